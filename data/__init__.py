@@ -1,0 +1,15 @@
+"""Datasets as plain arrays, and the CIFAR-10 subset that comes with the program.
+
+    >>> import data
+    >>> train = data.load("embedded", "train")
+    >>> train.images.shape, train.images.dtype, len(train.classes)
+    ((2000, 32, 32, 3), dtype('uint8'), 10)
+
+This package knows nothing of networks. See `load` for the names, the folders searched and the options.
+"""
+
+from data.catalog import NAMES, default_data_dir, load
+from data.dataset import Dataset, split_out
+from data.errors import DataError
+
+__all__ = ["NAMES", "DataError", "Dataset", "default_data_dir", "load", "split_out"]

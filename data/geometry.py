@@ -1,0 +1,95 @@
+"""Bringing photographs of different sizes to one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.errors import DataError
+
+CROPS = ("center", "random")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a photograph becomes an array: shorter side to `resize`, then a square of `size`.
+
+    Attributes:
+      crop: "center", or "random" for a random place.
+      size: side of the square, or None to keep images as they are.
+      resize: length of the shorter side; None is `size` · 256 / 224, as usual for ImageNet.
+
+    Raises:
+      DataError: an unknown crop, a size that is not positive, or a `resize` smaller than `size`.
+    """
+
+    crop: str = "center"
+    size: int | None = 224
+    resize: int | None = None
+
+    def __post_init__(self):
+        if self.crop not in CROPS:
+            raise DataError(f"crop must be one of {', '.join(CROPS)}, not {self.crop!r}")
+        if self.size is None:
+            if self.resize is not None:
+                raise DataError(f"resize={self.resize} needs a size; size=None keeps images as they are")
+            return
+        if self.size < 1:
+            raise DataError(f"size must be positive, not {self.size}")
+        if self.resize is None:
+            object.__setattr__(self, "resize", round(self.size * 256 / 224))
+        if self.resize < self.size:
+            raise DataError(f"resize ({self.resize}) must not be smaller than size ({self.size})")
+
+    def offsets(self, count: int, seed: int) -> np.ndarray:
+        """Return for each of `count` images where its crop lies, as fractions, float64 (count, 2): y, x."""
+        if self.crop == "center":
+            return np.full((count, 2), 0.5)
+        # A stream of its own, so that the choice of images does not shift the crops.
+        return np.random.default_rng((seed, 1)).random((count, 2))
+
+    def fit(self, image, offset: np.ndarray) -> np.ndarray:
+        """Return uint8 (size, size, 3) from a PIL image; `offset` is a row of `offsets`.
+
+        Bilinear with antialiasing, sides cut to whole pixels, as torchvision's Resize and CenterCrop.
+        """
+        from PIL import Image
+
+        image = image.convert("RGB")
+        if self.size is None:
+            return np.asarray(image)
+        shorter = min(image.size)
+        width, height = (int(self.resize * side / shorter) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+        top = round((height - self.size) * float(offset[0]))
+        left = round((width - self.size) * float(offset[1]))
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+
+def stack(arrays: Iterator[np.ndarray], names: list[str]) -> np.ndarray:
+    """Return the arrays, uint8 (H, W, C) each, as one (N, H, W, C), without holding them twice.
+
+    Args:
+      arrays: as many as `names`, at least one.
+      names: what each is, for the error.
+
+    Raises:
+      DataError: two of them have different shapes, or all together do not fit into memory.
+    """
+    first = next(arrays)
+    try:
+        out = np.empty((len(names), *first.shape), np.uint8)
+    except MemoryError as error:
+        raise DataError(
+            f"{len(names)} images of {first.shape} do not fit into memory "
+            f"({len(names) * first.size / 1e9:.1f} GB): use limit"
+        ) from error
+    out[0] = first
+    for i, array in enumerate(arrays, start=1):
+        if array.shape != first.shape:
+            raise DataError(
+                f"images have different sizes: {names[0]} is {first.shape} and {names[i]} {array.shape} "
+                f"(H, W, C); give a size to have them resized and cropped"
+            )
+        out[i] = array
+    return out

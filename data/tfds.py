@@ -1,0 +1,129 @@
+"""Datasets that TensorFlow Datasets has prepared on disk, read without TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data import draw, geometry
+from data.dataset import Dataset
+from data.errors import DataError
+
+PREFIX = "tfds:"
+_SPLITS = {"train": ("train",), "test": ("test", "validation")}
+
+
+def read(
+    name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, seed: int
+) -> Dataset:
+    """Return one split of the prepared dataset `name`, uint8 (N, H, W, C).
+
+    Its features must be an "image" and a "label" with class names. Images of one size stay as they are;
+    others are resized and cropped. Of images that are not drawn only the labels are decoded.
+
+    Args:
+      name: as TFDS knows it, such as "cifar10" or "cifar10:3.0.2", without the prefix "tfds:".
+      split: "train" or "test"; the latter falls back to TFDS's "validation" where there is no "test".
+      data_dir: the folder that the dataset was prepared in.
+      fit: how images of different sizes are brought to one.
+      limit: how many to draw, balanced over the classes; None for all, in their order.
+      seed: of the draw and of random crops.
+
+    Raises:
+      DataError: not prepared there as ArrayRecord (the message says how to), no such split, other
+        features, damaged files, or fewer than `limit` images.
+    """
+    builder = _builder(name, data_dir)
+    source = f"TFDS {builder.info.full_name} in {data_dir}"
+    found = [candidate for candidate in _SPLITS[split] if candidate in builder.info.splits]
+    if not found:
+        raise DataError(
+            f"{source} has no split {' or '.join(_SPLITS[split])}; it has {', '.join(builder.info.splits)}"
+        )
+    classes, fixed = _features(builder, source)
+    import tensorflow_datasets
+
+    try:
+        undecoded = tensorflow_datasets.data_source(
+            name,
+            split=found[0],
+            data_dir=data_dir,
+            download=False,
+            decoders={"image": tensorflow_datasets.decode.SkipDecoding()},
+            builder_kwargs={"file_format": "array_record"},
+        )
+        count = len(undecoded)
+        if limit is not None:
+            every = np.array([undecoded[i]["label"] for i in range(count)], np.int32)
+    except Exception as error:  # TFDS and ArrayRecord do not say what they raise on damaged files
+        raise DataError(f"{source} cannot be read: {_first_line(error)}; prepare it again") from error
+    if count == 0:
+        raise DataError(f"{source}, split {found[0]}, has no images; prepare it again")
+    where = f"{source}, split {found[0]},"
+    chosen = np.arange(count) if limit is None else draw.balanced(every, limit, seed, where)
+    offsets = fit.offsets(count, seed)
+    labels = np.empty(len(chosen), np.int32)
+    feature = builder.info.features["image"]
+
+    def image(place, index):
+        try:
+            record = undecoded[index]
+            labels[place] = record["label"]
+            pixels = feature.decode_example_np(record["image"])
+        except Exception as error:  # as above
+            raise DataError(f"{source}: image {index} cannot be read: {_first_line(error)}") from error
+        return pixels if fixed else _fit(pixels, fit, offsets[index])
+
+    images = geometry.stack(
+        (image(place, int(index)) for place, index in enumerate(chosen)),
+        [f"image {index} of {source}" for index in chosen],
+    )
+    return Dataset(
+        images=images, labels=labels, classes=classes, name=PREFIX + name, split=split, source=source
+    )
+
+
+def _fit(pixels: np.ndarray, fit: geometry.Geometry, offset: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return fit.fit(Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels), offset)
+
+
+def _builder(name: str, data_dir: Path):
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
+        prepared = builder.is_prepared()
+    except Exception as error:  # an unknown name, broken metadata: TFDS raises a different type for each
+        raise DataError(f"TFDS dataset {name} was not found: {_how_to_prepare(name, data_dir)}") from error
+    if not prepared:
+        raise DataError(f"TFDS dataset {name} is not prepared: {_how_to_prepare(name, data_dir)}")
+    return builder
+
+
+def _how_to_prepare(name: str, data_dir: Path) -> str:
+    return (
+        f"expected ArrayRecord files under {data_dir / name.split(':')[0]}; to prepare them, run pip "
+        f"install 'jaxsnn-evo[prepare]' (it has TensorFlow) and python -c "
+        f'"import tensorflow_datasets as tfds; '
+        f"tfds.builder('{name}', data_dir='{data_dir}', file_format='array_record').download_and_prepare()\" "
+        f"(archives you already have are taken from {data_dir / 'downloads' / 'manual'})"
+    )
+
+
+def _features(builder, source: str) -> tuple[tuple[str, ...], bool]:
+    """Return the class names and whether all images have one size."""
+    items = getattr(builder.info.features, "items", tuple)  # absent where a dataset is a single feature
+    features = dict(items())
+    image, label = features.get("image"), features.get("label")
+    names = getattr(label, "names", None)
+    if image is None or len(image.shape or ()) != 3 or names is None:
+        raise DataError(
+            f"{source} has the features {', '.join(sorted(features))}, but an image 'image' and a "
+            f"class 'label' were expected"
+        )
+    return tuple(names), None not in image.shape
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

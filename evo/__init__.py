@@ -1,0 +1,30 @@
+"""Differential evolution over vectors: an ask/tell protocol, engines behind it, and SciPy's function
+reproduced.
+
+`make_engine` builds an engine by name (see `evo.protocol.Engine`). Importing this package imports NumPy only.
+"""
+
+from evo.differential_evolution import differential_evolution
+from evo.engines import ENGINES, make_engine
+from evo.protocol import Engine
+from evo.result import OptimizeResult
+from evo.strategies import STRATEGIES
+
+__all__ = [
+    "ENGINES",
+    "STRATEGIES",
+    "Engine",
+    "OptimizeResult",
+    "differential_evolution",
+    "make_engine",
+    "minimize_on_device",
+]
+
+
+def __getattr__(name):
+    """`minimize_on_device` needs JAX, which this package does not import before someone asks for it."""
+    if name == "minimize_on_device":
+        from evo.device import minimize_on_device
+
+        return minimize_on_device
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,280 @@
+"""The same differential evolution in jax.random: whole runs on the device, many of them side by side.
+
+The algorithm is that of `evo.scipy_like` (eq. 7-9, deferred updating, best member in row 0, out-of-bounds
+coordinates redrawn), with other random numbers and in JAX's default float type, so runs agree with it in
+distribution, not bit for bit. It works on the candidates as they are, without the map to the unit cube: the
+point that was evaluated is the point that is kept, however XLA fuses the arithmetic.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from evo import bounds, costs, strategies
+from evo.search import Search
+
+INITS = ("normal", "latinhypercube", "random")
+
+
+class Setting(NamedTuple):
+    """What the compiled functions take as arrays, so that engines of one shape share one compilation."""
+
+    low: jax.Array
+    high: jax.Array
+    mean: jax.Array
+    std: jax.Array
+    weight_low: jax.Array
+    weight_high: jax.Array
+    crossover: jax.Array
+
+
+class Draws(NamedTuple):
+    """One generation's random numbers: F (), partners (P, K), first (P,), uniform chance and fresh (P, D)."""
+
+    weight: jax.Array
+    partners: jax.Array
+    first: jax.Array
+    chance: jax.Array
+    fresh: jax.Array
+
+
+class DeviceState(NamedTuple):
+    """Members (P, D), energies (P,), the key (2,) uint32, the number of generations told."""
+
+    members: jax.Array
+    energies: jax.Array
+    key: jax.Array
+    generation: jax.Array
+
+
+class DeviceRuns(NamedTuple):
+    """R runs: best x (R, D) and cost (R,), lowest cost after each generation (R, G + 1), last populations."""
+
+    x: jax.Array
+    cost: jax.Array
+    history: jax.Array
+    population: jax.Array
+    energies: jax.Array
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceDE:
+    """The engine "jax"; see `evo.protocol.Engine`. Candidates and costs are JAX arrays.
+
+    Args:
+        search: what to search, from `make_search`; `init` is "normal", "latinhypercube", "random" or an
+            array.
+        strategy, mutation, crossover: as for the engine "scipy".
+    """
+
+    search: Search
+    strategy: str = "best1bin"
+    mutation: float | tuple[float, float] = (0.5, 1.5)
+    crossover: float = 0.7
+
+    def __post_init__(self):
+        strategies.check_strategy(self.strategy, self.search.population)
+        strategies.dither_range(self.mutation)
+        strategies.check_crossover(self.crossover)
+        if isinstance(self.search.init, str) and self.search.init not in INITS:
+            raise ValueError(
+                f"engine 'jax' starts from an array, {', '.join(INITS)}; got {self.search.init!r}"
+            )
+
+    @functools.cached_property
+    def setting(self):
+        low, high = bounds_inside(self.search.box)
+        weight_low, weight_high = strategies.dither_range(self.mutation) or (self.mutation, self.mutation)
+        mean = self.search.box.low if self.search.mean is None else self.search.mean
+        std = 0.0 if self.search.std is None else self.search.std
+        return jax.tree.map(
+            lambda value: jnp.asarray(value, dtype=low.dtype),
+            Setting(low, high, mean, std, weight_low, weight_high, self.crossover),
+        )
+
+    def init(self, seed):
+        return _start(self.setting, jax.random.PRNGKey(seed), *self.start_arguments)
+
+    @property
+    def start_arguments(self):
+        """The given initial population or None, the kind of initial population, and its size."""
+        given = None if isinstance(self.search.init, str) else jnp.asarray(self.search.init, dtype=float)
+        return given, "given" if given is not None else self.search.init, self.search.population
+
+    def ask(self, state):
+        return _ask(self.setting, state, self.strategy)
+
+    def tell(self, state, candidates, cost):
+        cost = costs.as_costs(cost, self.search.population)
+        candidates = jnp.asarray(candidates, dtype=state.members.dtype)
+        self._check(candidates)
+        return _tell(state, candidates, jnp.asarray(cost, dtype=state.energies.dtype))
+
+    def best(self, state):
+        row = int(jnp.argmin(state.energies))
+        return state.members[row], float(state.energies[row])
+
+    def parents(self, state):
+        return state.members
+
+    def costs(self, state):
+        return state.energies
+
+    def rescore(self, state, cost):
+        cost = costs.as_costs(cost, self.search.population)
+        return state._replace(energies=jnp.asarray(cost, dtype=state.energies.dtype))
+
+    def converged(self, state):
+        return self.search.converged(state.energies)
+
+    def _check(self, candidates):
+        expected = (self.search.population, len(self.search.box.low))
+        if candidates.shape != expected:
+            raise ValueError(f"candidates must have shape {expected}, as asked for, got {candidates.shape}")
+        bounds.check_inside("candidates", np.asarray(candidates), bounds.Box(*bounds_inside(self.search.box)))
+
+
+def bounds_inside(box):
+    """The box in JAX's default float type, rounded inwards; a fixed dimension takes the nearest value."""
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    low, high = (np.asarray(bound, dtype=dtype) for bound in box)
+    inner_low = np.where(low < box.low, np.nextafter(low, np.inf, dtype=dtype), low)
+    inner_high = np.where(high > box.high, np.nextafter(high, -np.inf, dtype=dtype), high)
+    crossed = inner_low > inner_high
+    return np.where(crossed, low, inner_low), np.where(crossed, low, inner_high)
+
+
+def minimize_on_device(cost_fn, engine, keys, generations):
+    """`generations` generations from each of R keys, in one compiled call.
+
+    Args:
+        cost_fn: traceable function of candidates (P, D) that returns costs (P,); NaN counts as +inf.
+        engine: an engine "jax".
+        keys: (R,) keys or (R, 2) raw ones, as `jax.random.split` makes them.
+        generations: G; each run evaluates (G + 1) P candidates. Convergence does not end a run.
+
+    Returns:
+        `DeviceRuns`.
+
+    Raises:
+        ValueError: costs of another shape than (P,) or not real; a negative number of generations.
+
+    Example:
+        >>> import jax, evo
+        >>> engine = evo.make_engine("jax", [-1.0] * 3, [2.0] * 3, population=20)
+        >>> runs = evo.minimize_on_device(lambda x: (x**2).sum(-1), engine,
+        jax.random.split(jax.random.key(0), 5), 60) >>> runs.x.shape, bool((runs.cost < 1e-2).all())
+        ((5, 3), True)
+    """
+    if generations < 0:
+        raise ValueError(f"generations must not be negative, got {generations}")
+    size, dimension = engine.search.population, len(engine.search.box.low)
+    shape = jax.ShapeDtypeStruct((size, dimension), engine.setting.low.dtype)
+    found = jax.eval_shape(cost_fn, shape)
+    real = jnp.issubdtype(found.dtype, jnp.floating) or jnp.issubdtype(found.dtype, jnp.integer)
+    if found.shape != (size,) or not real:
+        raise ValueError(
+            f"cost_fn must map {shape.shape} to ({size},) real costs, got {found.shape} {found.dtype}"
+        )
+    given, kind, size = engine.start_arguments
+    return _runs(engine.setting, keys, given, cost_fn, kind, size, engine.strategy, generations)
+
+
+@functools.partial(jax.jit, static_argnames=("cost_fn", "kind", "size", "strategy", "generations"))
+def _runs(setting, keys, given, cost_fn, kind, size, strategy, generations):
+    def generation(state, _):
+        candidates, state = _ask(setting, state, strategy)
+        state = _tell(state, candidates, cost_fn(candidates).astype(state.energies.dtype))
+        return state, state.energies[0]
+
+    def run(key):
+        state = _start(setting, key, given, kind, size)
+        state, history = jax.lax.scan(generation, state, length=generations + 1)
+        return DeviceRuns(state.members[0], state.energies[0], history, state.members, state.energies)
+
+    return jax.vmap(run)(keys)
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "size"))
+def _start(setting, key, given, kind, size):
+    key, draw_key = jax.random.split(key)
+    members = given if kind == "given" else _initial_members(setting, draw_key, kind, size)
+    return DeviceState(members, jnp.full(size, jnp.inf, members.dtype), key, jnp.zeros((), jnp.int32))
+
+
+def _initial_members(setting, key, kind, size):
+    low, high = setting.low, setting.high
+    dimension, dtype = len(low), low.dtype
+    if kind == "normal":
+        points = setting.mean + setting.std * jax.random.normal(key, (size, dimension), dtype)
+        width = jnp.where(high > low, high - low, 1)
+        return jnp.clip(low + bounds.repair((points - low) / width, "reflect") * width, low, high)
+    unit, shuffle = jax.random.uniform(key, (2, size, dimension), dtype)
+    if kind == "latinhypercube":
+        unit = (jnp.argsort(shuffle, axis=0).astype(dtype) + unit) / size
+    return jnp.clip(low + unit * (high - low), low, high)
+
+
+@functools.partial(jax.jit, static_argnames=("strategy",))
+def _ask(setting, state, strategy):
+    key, draw_key = jax.random.split(state.key)
+    # As in `evo.scipy_like`: after a rescore the best may have left row 0.
+    state = _best_first(state)
+    draws = draw(setting, draw_key, *state.members.shape, strategies.partners_needed(strategy))
+    trials = trials_from(setting, state.members, draws, strategy)
+    return jnp.where(state.generation == 0, state.members, trials), state._replace(key=key)
+
+
+def draw(setting, key, size, dimension, partners):
+    """The `Draws` of one generation. Partners are uniform without replacement, the member itself left out.
+
+    All come from one call of the generator, because each call takes XLA long to compile.
+    """
+    numbers = jax.random.uniform(key, (size * (size + 2 * dimension) + 1,), setting.low.dtype)
+    ranks, first, chance, fresh = jnp.split(
+        numbers[:-1].reshape(size, -1), (size - 1, size, size + dimension), axis=1
+    )
+    _, order = jax.lax.top_k(ranks, partners)
+    return Draws(
+        weight=setting.weight_low + numbers[-1] * (setting.weight_high - setting.weight_low),
+        partners=order + (order >= jnp.arange(size)[:, None]).astype(order.dtype),
+        first=jnp.minimum((first[:, 0] * dimension).astype(order.dtype), dimension - 1),
+        chance=chance,
+        fresh=fresh,
+    )
+
+
+def trials_from(setting, members, draws, strategy):
+    """Trials (P, D) by eq. 7-9 from members (P, D), best first; coordinates out of bounds drawn afresh."""
+    xp = members.__array_namespace__()
+    rows = xp.arange(len(members))
+    mutants = strategies.mutants(strategy, members, rows, draws.partners, draws.weight)
+    mask = strategies.crossover_mask(strategy, draws.chance < setting.crossover, draws.first)
+    trials = xp.where(mask, mutants, members)
+    fresh = xp.clip(setting.low + draws.fresh * (setting.high - setting.low), setting.low, setting.high)
+    return xp.where((trials < setting.low) | (trials > setting.high), fresh, trials)
+
+
+@jax.jit
+def _tell(state, candidates, cost):
+    cost = costs.nan_to_inf(cost)
+    better = cost <= state.energies
+    return _best_first(
+        state._replace(
+            members=jnp.where(better[:, None], candidates, state.members),
+            energies=jnp.where(better, cost, state.energies),
+            generation=state.generation + 1,
+        )
+    )
+
+
+def _best_first(state):
+    """The state with the rows of the best member and row 0 exchanged."""
+    order = jnp.arange(len(state.energies))
+    best = jnp.argmin(state.energies).astype(order.dtype)
+    order = order.at[best].set(0).at[0].set(best)
+    return state._replace(members=state.members[order], energies=state.energies[order])

@@ -1,0 +1,46 @@
+"""Initial populations in the unit cube, (P, D) each."""
+
+import numpy as np
+
+from evo import bounds, low_discrepancy
+
+
+def uniform(rng, size, dimension):
+    """Independent uniform points."""
+    return rng.uniform(size=(size, dimension))
+
+
+def latin_hypercube(rng, size, dimension):
+    """One point in each of `size` equal slices of every coordinate, the slices shuffled per coordinate."""
+    slices = np.linspace(0.0, 1.0, size, endpoint=False)[:, None]
+    points = (1.0 / size) * rng.uniform(size=(size, dimension)) + slices
+    orders = [rng.permutation(size) for _ in range(dimension)]
+    return np.take_along_axis(points, np.stack(orders, axis=1), axis=0)
+
+
+def normal(rng, size, box, mean, std):
+    """N(mean, std²) in each coordinate (Algorithm 1, line 10), reflected at the bounds.
+
+    mean and std are in the box's own units, (D,) each.
+    """
+    points = rng.normal(mean, std, size=(size, len(mean)))
+    return bounds.repair(bounds.to_unit(*box, points), "reflect")
+
+
+SAMPLERS = {
+    "random": uniform,
+    "latinhypercube": latin_hypercube,
+    "sobol": low_discrepancy.sobol,
+    "halton": low_discrepancy.halton,
+}
+INITS = ("normal", *SAMPLERS)
+
+
+def draw(rng, search):
+    """The initial population (P, D) that `search` describes, drawn from the NumPy generator `rng`."""
+    size, dimension = search.population, len(search.box.low)
+    if not isinstance(search.init, str):
+        return bounds.to_unit(*search.box, search.init)
+    if search.init == "normal":
+        return normal(rng, size, search.box, search.mean, search.std)
+    return SAMPLERS[search.init](rng, size, dimension)

@@ -1,0 +1,57 @@
+"""The one seam between a search and whatever computes costs: ask for candidates, tell their costs.
+
+A state is an immutable pytree of arrays, random generator included: it can be saved leaf by leaf
+(`numpy.savez`, Orbax), and a search that goes on from a saved state goes on bit for bit. Every method is a
+pure function of its arguments, so an objective that raises leaves nothing half done.
+
+    engine = make_engine("scipy", low, high, population=25, mean=base, std=0.15)
+    state = engine.init(seed=0)
+    while not engine.converged(state):
+        candidates, state = engine.ask(state)
+        state = engine.tell(state, candidates, cost(candidates))
+    x, lowest = engine.best(state)
+"""
+
+from typing import Any, Protocol
+
+
+class Engine(Protocol):
+    """An optimiser over vectors of D numbers inside a box. P candidates a generation, D dimensions."""
+
+    def init(self, seed: int) -> Any:
+        """The state before anything was evaluated; costs are +inf."""
+
+    def ask(self, state) -> tuple[Any, Any]:
+        """Candidates (P, D), all inside the bounds, and the state that waits for their costs.
+
+        The first call gives the initial population. L-SHADE gives fewer rows as its population shrinks.
+        """
+
+    def tell(self, state, candidates, cost) -> Any:
+        """The next generation's state, from the candidates (P, D) asked for and their costs (P,), NaN as
+        +inf.
+
+        Rows of `candidates` that the caller changed are taken as they are now.
+
+        Raises:
+            ValueError: costs or candidates of another shape, not real, or candidates outside the bounds.
+        """
+
+    def best(self, state) -> tuple[Any, float]:
+        """The candidate (D,) of lowest cost, and that cost."""
+
+    def parents(self, state) -> Any:
+        """The current population (P, D)."""
+
+    def costs(self, state) -> Any:
+        """The costs (P,) of `parents(state)`, +inf before the first `tell`."""
+
+    def rescore(self, state, cost) -> Any:
+        """The state with `cost` (P,), in the order of `parents(state)`, in place of the parents' costs.
+
+        For an objective that changes between generations: parents and trials are then compared on the same
+        images (common random numbers). May be called before `ask` or between `ask` and `tell`.
+        """
+
+    def converged(self, state) -> bool:
+        """SciPy's rule: std(costs) <= atol + tol |mean(costs)|."""

@@ -1,0 +1,32 @@
+"""A NumPy generator as six words of an array, so that it can live in an engine's state."""
+
+import numpy as np
+
+MASK = (1 << 64) - 1
+
+
+def pack(generator):
+    """A PCG64 generator's state as (6,) uint64: state and increment, high and low each; the spare half."""
+    state = generator.bit_generator.state
+    value, increment = state["state"]["state"], state["state"]["inc"]
+    halves = (value >> 64, value & MASK, increment >> 64, increment & MASK)
+    return np.array([*halves, state["has_uint32"], state["uinteger"]], dtype=np.uint64)
+
+
+def draw_integers(generator, bound, size, dtype=np.int64):
+    """Whole numbers below `bound` from a `Generator` or a legacy `RandomState`."""
+    draw = generator.integers if isinstance(generator, np.random.Generator) else generator.randint
+    return draw(bound, size=size, dtype=dtype)
+
+
+def unpack(words):
+    """The generator whose state `pack` wrote into `words` (6,)."""
+    value_high, value_low, increment_high, increment_low, has_spare, spare = (int(word) for word in words)
+    generator = np.random.Generator(np.random.PCG64(0))
+    generator.bit_generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": value_high << 64 | value_low, "inc": increment_high << 64 | increment_low},
+        "has_uint32": has_spare,
+        "uinteger": spare,
+    }
+    return generator

@@ -1,0 +1,77 @@
+"""What every engine is told of a search: the box, the size and start of the population, when to stop."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from evo import convergence
+from evo.bounds import Box, check_inside, make_box
+from evo.population import INITS
+
+
+class Search(NamedTuple):
+    """Checked settings common to all engines; build one with `make_search`."""
+
+    box: Box
+    population: int
+    init: str | np.ndarray
+    mean: np.ndarray | None
+    std: np.ndarray | None
+    tol: float
+    atol: float
+
+    def converged(self, energies):
+        return convergence.converged(np.asarray(energies, dtype=np.float64), self.tol, self.atol)
+
+
+def make_search(low, high, population, *, init=None, mean=None, std=None, tol=0.01, atol=0.0):
+    """A `Search` over the box [low, high], (D,) each, with `population` candidates.
+
+    Args:
+        init: "normal" (needs `mean` and `std`; the default where `mean` is given), "latinhypercube" (the
+            default otherwise), "sobol", "halton", "random", or an array (P, D) inside the box.
+        mean, std: (D,) or one number, in the box's units (Algorithm 1: the base thresholds and their spread).
+        tol, atol: the search has converged when std(costs) <= atol + tol |mean(costs)|.
+
+    Raises:
+        ValueError: anything of the wrong shape, not finite, or outside the box, with the numbers.
+    """
+    box = make_box(low, high)
+    dimension = len(box.low)
+    if int(population) != population or population < 4:
+        raise ValueError(f"population must be a whole number of at least 4, got {population!r}")
+    if not (np.isfinite(tol) and np.isfinite(atol) and tol >= 0 and atol >= 0):
+        raise ValueError(f"tol and atol must be finite and not negative, got {tol!r} and {atol!r}")
+    if mean is not None:
+        mean = _per_dimension("mean", mean, dimension)
+        check_inside("mean", mean, box)
+    if std is not None:
+        std = _per_dimension("std", std, dimension)
+        if (std < 0).any():
+            raise ValueError(f"std must not be negative, got {std.min()}")
+    if init is None:
+        init = "latinhypercube" if mean is None else "normal"
+    if not isinstance(init, str):
+        init = _check_population(init, int(population), box)
+    elif init not in INITS:
+        raise ValueError(f"init must be an array or one of {', '.join(INITS)}; got {init!r}")
+    elif init == "normal" and (mean is None or std is None):
+        raise ValueError("init='normal' needs both mean and std")
+    return Search(box, int(population), init, mean, std, float(tol), float(atol))
+
+
+def _per_dimension(name, value, dimension):
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape not in ((), (dimension,)) or not np.isfinite(array).all():
+        raise ValueError(f"{name} must be one finite number or ({dimension},) of them, got {value!r}")
+    return np.broadcast_to(array, (dimension,))
+
+
+def _check_population(init, size, box):
+    points = np.array(init, dtype=np.float64)
+    if points.shape != (size, len(box.low)):
+        raise ValueError(
+            f"an initial population must have shape ({size}, {len(box.low)}), got {points.shape}"
+        )
+    check_inside("init", points, box)
+    return points

@@ -1,0 +1,123 @@
+"""The trainable ANN of a network description, as a Flax NNX module."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from jaxsnn import linear
+from jaxsnn.network import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Edge,
+    Network,
+    Op,
+    ScaleNorm,
+    parameter_shapes,
+    run,
+    walk,
+)
+
+EPSILON = 1e-5
+MOMENTUM = 0.9
+
+
+class Norm(nnx.Module):
+    """Per-channel normalisation of (N, ..., C): (x - mean) / sqrt(var + eps) * scale + bias.
+
+    With ``centred=False`` mean and bias are absent and var is the mean square: folding leaves no bias.
+    """
+
+    def __init__(self, features: int, centred: bool):
+        self.scale = nnx.Param(jnp.ones(features))
+        self.var = nnx.BatchStat(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features)) if centred else None
+        self.mean = nnx.BatchStat(jnp.zeros(features)) if centred else None
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        mean = 0.0
+        var = self.var[...]
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            square = jnp.mean(x * x, axes)
+            if self.mean is not None:
+                mean = x.mean(axes)
+                self.mean[...] = MOMENTUM * self.mean[...] + (1 - MOMENTUM) * lax.stop_gradient(mean)
+            var = square - mean * mean
+            self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * lax.stop_gradient(var)
+        elif self.mean is not None:
+            mean = self.mean[...]
+        y = (x - mean) * (lax.rsqrt(var + EPSILON) * self.scale[...])
+        return y if self.bias is None else y + self.bias[...]
+
+
+class Kernel(nnx.Module):
+    """Kernel and optional bias of a convolution or dense map, Kaiming-normal over the fan-in."""
+
+    def __init__(self, op: Conv | Dense, shape: tuple[int, ...], rngs: nnx.Rngs):
+        shapes = parameter_shapes(op, shape)
+        initial = jax.nn.initializers.he_normal()(rngs.params(), shapes[f"{op.name}.kernel"])
+        self.kernel = nnx.Param(initial)
+        self.bias = nnx.Param(jnp.zeros(op.features)) if op.bias else None
+
+
+class ANN(nnx.Module):
+    """The network with ReLU activations, trainable.
+
+    ``ann(x)`` maps normalised images (N, H, W, C) to logits (N, classes). ``ann(x, key)`` does so in training:
+    norms use and update their statistics of the batch, dropout draws its masks from ``key``.
+
+    A map in front of a ``ScaleNorm`` is used with centred kernels (zero mean over each output's inputs): inputs
+    behind a ReLU are positive, so this removes most of the mean that ``ScaleNorm`` cannot, and it leaves no
+    bias. Three epochs of the embedded network on CIFAR-10: 73.0 % test accuracy; 65.5 % uncentred, 71.3 % with
+    ``BatchNorm``.
+    """
+
+    def __init__(self, network: Network, seed: int):
+        rngs = nnx.Rngs(seed)
+        self.network = network
+        self.ops = nnx.Dict()
+        for _, _, op, shape in walk(network):
+            if isinstance(op, Conv | Dense):
+                self.ops[op.name] = Kernel(op, shape, rngs)
+            elif isinstance(op, BatchNorm | ScaleNorm):
+                self.ops[op.name] = Norm(shape[-1], centred=isinstance(op, BatchNorm))
+
+    def params(self) -> dict[str, jax.Array]:
+        """Parameters and running statistics by name, ``<op>.<parameter>``, as the network description has them."""
+        params = {
+            f"{name}.{part}": array for name, op in self.ops.items() for part, array in _arrays(op).items()
+        }
+        for layer in self.network.layers:
+            for edge in layer.edges:
+                if any(isinstance(op, ScaleNorm) for op in edge.ops):
+                    for op in edge.ops:
+                        if isinstance(op, Conv | Dense):
+                            kernel = params[f"{op.name}.kernel"]
+                            params[f"{op.name}.kernel"] = kernel - kernel.mean(tuple(range(kernel.ndim - 1)))
+        return params
+
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        params = self.params()
+        masks = itertools.count()
+
+        def other(op: Op, x: jax.Array) -> jax.Array:
+            if isinstance(op, BatchNorm | ScaleNorm):
+                return self.ops[op.name](x, train=key is not None)
+            if key is None:
+                return x
+            keep = jax.random.bernoulli(jax.random.fold_in(key, next(masks)), 1 - op.rate, x.shape)
+            return jnp.where(keep, x / (1 - op.rate), 0)
+
+        def apply(edge: Edge, x: jax.Array) -> jax.Array:
+            return linear.linear_map(edge.ops, params, x.shape[1:], other)(x)
+
+        return run(self.network, x, apply, jax.nn.relu)[-1]
+
+
+def _arrays(module: Kernel | Norm) -> dict[str, jax.Array]:
+    names = ("kernel", "bias", "scale", "mean", "var")
+    return {name: getattr(module, name)[...] for name in names if getattr(module, name, None) is not None}
