@@ -9,7 +9,7 @@ are taken; all 2,000 are then put in the order of that hash. Pixel for pixel, no
 
 The decoded content is compared with the sha256 recorded in the package. The files are byte for byte the same
 with the same libwebp (1.6.0 made those in the package); another version may pack the same pixels differently.
-About 2 minutes on one core, nearly all of it WebP's slowest and smallest setting.
+Some minutes on one core, nearly all of it WebP's slowest and smallest setting.
 """
 
 import argparse
