@@ -88,9 +88,7 @@ class ANN(nnx.Module):
 
     def params(self) -> dict[str, jax.Array]:
         """Parameters and running statistics by name, ``<op>.<parameter>``, as the network description has them."""
-        params = {
-            f"{name}.{part}": array for name, op in self.ops.items() for part, array in _arrays(op).items()
-        }
+        params = {f"{name}.{part}": array for name, op in self.ops.items() for part, array in _arrays(op).items()}
         for layer in self.network.layers:
             for edge in layer.edges:
                 if any(isinstance(op, ScaleNorm) for op in edge.ops):

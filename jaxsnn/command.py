@@ -30,9 +30,7 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
         if debug:
             traceback.print_exc()
         else:
-            Console(stderr=True, highlight=False).print(
-                f"[bold red]error:[/] {_sentence(error)}", soft_wrap=True
-            )
+            Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_sentence(error)}", soft_wrap=True)
         sys.exit(2)
 
 

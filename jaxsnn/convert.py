@@ -59,9 +59,7 @@ def _fold_norm(norm: BatchNorm | ScaleNorm, ops: list, folded: Params, params: P
         return
     bias = folded.get(f"{target.name}.bias", 0.0)
     shift = (
-        (0.0, 0.0)
-        if isinstance(norm, ScaleNorm)
-        else (params[f"{norm.name}.mean"], params[f"{norm.name}.bias"])
+        (0.0, 0.0) if isinstance(norm, ScaleNorm) else (params[f"{norm.name}.mean"], params[f"{norm.name}.bias"])
     )
     folded[f"{target.name}.bias"] = ((bias - shift[0]) * gain + shift[1]).astype(np.float32)
     ops[index] = replace(target, bias=True)

@@ -54,9 +54,7 @@ def conv_matrix(kernel: jax.Array, shape: tuple[int, ...], stride: int = 1, pool
     rows, columns = (np.where((t >= 0) & (t < size), t, size) for t in taps)
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     matrix = padded[rows[:, None, :, None], columns[None, :, None, :]]  # H, W, H', W', C, F
-    matrix = matrix.reshape(*shape[:2], height // pool, pool, width // pool, pool, channels, features).mean(
-        (3, 5)
-    )
+    matrix = matrix.reshape(*shape[:2], height // pool, pool, width // pool, pool, channels, features).mean((3, 5))
     return matrix.transpose(0, 1, 4, 2, 3, 5).reshape(math.prod(shape), -1)
 
 

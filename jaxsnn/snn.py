@@ -92,9 +92,7 @@ def wire(network: Network, params: dict[str, jax.Array], images: jax.Array) -> W
     return Wiring(constant, synapses)
 
 
-def _edge_parts(
-    edge: Edge, params: dict[str, jax.Array], shape: tuple[int, ...]
-) -> tuple[LinearMap, jax.Array]:
+def _edge_parts(edge: Edge, params: dict[str, jax.Array], shape: tuple[int, ...]) -> tuple[LinearMap, jax.Array]:
     """An edge as a linear map and the constant that its biases add, (1, *output)."""
     without_bias = {name: value for name, value in params.items() if name.endswith(".kernel")}
     linear = linear_map(edge.ops, without_bias, shape)

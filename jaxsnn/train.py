@@ -123,9 +123,7 @@ def load_checkpoint(path: Path, ann: ANN, optimizer: nnx.Optimizer) -> int:
         new = [stored[f"{index:05d}"] for index in range(len(leaves))]
         epoch = int(stored["epoch"][0])
     except (SafetensorError, KeyError, OSError) as error:
-        raise UserError(
-            f"{path} is not a checkpoint of this run ({error}); delete it to start again"
-        ) from error
+        raise UserError(f"{path} is not a checkpoint of this run ({error}); delete it to start again") from error
     if any(a.shape != b.shape for a, b in zip(leaves, new)):
         raise UserError(f"{path} is the checkpoint of another network; delete it or choose another --out")
     nnx.update((ann, optimizer), jax.tree.unflatten(tree, [jnp.asarray(a) for a in new]))

@@ -40,9 +40,7 @@ def save_weights(path: Path, network: Network, params: Params, notes: dict[str, 
 def load_weights(path: Path) -> tuple[Network, Params, dict[str, str]]:
     """Network, float32 parameters and notes of a weights file; raises ``UserError`` where they do not fit."""
     if not path.is_file():
-        raise UserError(
-            f"no weights file at {path}; give --weights a .safetensors file written by jaxsnn.train"
-        )
+        raise UserError(f"no weights file at {path}; give --weights a .safetensors file written by jaxsnn.train")
     try:
         with safe_open(path, framework="numpy") as file:
             notes = file.metadata() or {}

@@ -42,9 +42,7 @@ def test_a_misspelt_name_is_answered_with_the_near_ones(name, hint):
 
 
 def test_an_unknown_name_is_answered_with_all_names():
-    with pytest.raises(
-        data.DataError, match="embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder"
-    ):
+    with pytest.raises(data.DataError, match="embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder"):
         data.load("zzz")
     with pytest.raises(data.DataError, match="unknown dataset 'tfds:'"):
         data.load("tfds:")

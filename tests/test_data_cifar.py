@@ -45,9 +45,7 @@ def _expected(name, split):
     layout = SMALL[name].layouts[0]
     count = len(layout.members[split]) * RECORDS[split]
     rng = np.random.default_rng((len(name), count))
-    return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(
-        0, len(SMALL[name].classes), count
-    )
+    return rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, len(SMALL[name].classes), count)
 
 
 def _file_contents(name, place, split):
@@ -60,9 +58,7 @@ def _file_contents(name, place, split):
         planes = images[part].transpose(0, 3, 1, 2).reshape(-1, 3072)
         if place == 0:
             coarse = [b"\x07"] if name == "cifar100" else []
-            rows = [
-                b"".join([*coarse, bytes([label]), row.tobytes()]) for label, row in zip(labels[part], planes)
-            ]
+            rows = [b"".join([*coarse, bytes([label]), row.tobytes()]) for label, row in zip(labels[part], planes)]
             out[member] = b"".join(rows)
         else:
             key = "labels" if name == "cifar10" else "fine_labels"
@@ -82,9 +78,7 @@ def _python2_pickle(planes, labels, key):
     array += b"(K\x01K" + bytes([len(planes)]) + b"M" + struct.pack("<H", planes.shape[1]) + b"\x86" + dtype
     array += b"\x89T" + struct.pack("<i", planes.nbytes) + planes.tobytes() + b"tb"
     numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
-    return (
-        b"\x80\x02}(" + text("data") + array + text(key) + numbers + text("batch_label") + text("x") + b"u."
-    )
+    return b"\x80\x02}(" + text("data") + array + text(key) + numbers + text("batch_label") + text("x") + b"u."
 
 
 def _tar(contents, folder):
@@ -164,9 +158,7 @@ def test_a_limit_draws_the_same_number_of_each_class_where_it_can(tmp_path):
     assert len(part) == 5 and len(set(part.labels.tolist())) == 5
     assert len(data.split_out(whole, part)) == 15
     assert data.load("cifar10", "train", tmp_path, limit=5, seed=1).content_hash() == part.content_hash()
-    with pytest.raises(
-        data.DataError, match=r"21 images were asked for, but cifar10, split train, .* has 20"
-    ):
+    with pytest.raises(data.DataError, match=r"21 images were asked for, but cifar10, split train, .* has 20"):
         data.load("cifar10", "train", tmp_path, limit=21)
 
 
@@ -295,9 +287,7 @@ def test_a_label_outside_the_classes_is_named_with_its_file_and_record(tmp_path,
     before = len(raw) // 3 - 3072
     raw[2 * (before + 3072) + before - 1] = classes
     (folder / member).write_bytes(raw)
-    with pytest.raises(
-        data.DataError, match=rf"{member} in .*: record 2 has the label {classes}, but {name} has"
-    ):
+    with pytest.raises(data.DataError, match=rf"{member} in .*: record 2 has the label {classes}, but {name} has"):
         data.load(name, "test", tmp_path)
 
 
@@ -324,9 +314,7 @@ def test_a_missing_file_in_an_unpacked_folder_is_named(tmp_path):
 
 def test_a_file_in_the_place_of_the_folder_is_said(tmp_path):
     (tmp_path / "cifar-10-batches-bin").touch()
-    with pytest.raises(
-        data.DataError, match=r"is a file, but the folder unpacked from cifar-10-binary.tar.gz"
-    ):
+    with pytest.raises(data.DataError, match=r"is a file, but the folder unpacked from cifar-10-binary.tar.gz"):
         data.load("cifar10", "train", tmp_path)
 
 
@@ -363,9 +351,7 @@ def test_the_official_size_with_another_md5_is_an_error_with_both(tmp_path, monk
     publish(md5)
     _check(data.load("cifar10", "test", tmp_path), "cifar10", "test")
     publish("0" * 32)
-    with pytest.raises(
-        data.DataError, match=f"official size but the md5 {md5} where {'0' * 32} was expected"
-    ):
+    with pytest.raises(data.DataError, match=f"official size but the md5 {md5} where {'0' * 32} was expected"):
         data.load("cifar10", "test", tmp_path)
 
 

@@ -108,9 +108,7 @@ def test_loading_it_takes_less_than_a_second_and_a_half_of_processor_time():
 
 def test_packing_is_lossless_at_any_length():
     images = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), np.uint8)
-    dataset = data.Dataset(
-        images, np.arange(7, dtype=np.int32), tuple("0123456789"), "made", "train", "a test"
-    )
+    dataset = data.Dataset(images, np.arange(7, dtype=np.int32), tuple("0123456789"), "made", "train", "a test")
     for strip in (1, 3, 100):
         decoded = embedded_subset.decode(embedded_subset.encode(dataset, strip), "train")
         assert decoded.content_hash() == dataset.content_hash()
@@ -136,7 +134,5 @@ def test_other_content_in_a_sound_file_is_a_data_error_with_both_hashes(tmp_path
     part = data.load("embedded", "test", limit=3)
     (tmp_path / "embedded" / "cifar10_test.npz").write_bytes(embedded_subset.encode(part))
     monkeypatch.setattr(embedded_subset.resources, "files", lambda package: tmp_path)
-    with pytest.raises(
-        data.DataError, match=f"{part.content_hash()}, but {embedded_subset.CONTENT['test']} was"
-    ):
+    with pytest.raises(data.DataError, match=f"{part.content_hash()}, but {embedded_subset.CONTENT['test']} was"):
         data.load("embedded", "test")

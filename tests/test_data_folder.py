@@ -97,9 +97,7 @@ def test_resize_follows_size_and_none_keeps_the_images(tmp_path):
 
 def test_a_limit_is_balanced_nested_and_opens_only_what_it_draws(tmp_path):
     _tree(tmp_path, per_class=6, size=(16, 16))
-    draws = [
-        data.load("imagefolder", "train", tmp_path, limit=k, seed=7, size=8, crop="random") for k in (6, 9)
-    ]
+    draws = [data.load("imagefolder", "train", tmp_path, limit=k, seed=7, size=8, crop="random") for k in (6, 9)]
     assert np.bincount(draws[0].labels).tolist() == [2, 2, 2]
     np.testing.assert_array_equal(draws[0].images, draws[1].images[:6])
     drawn = {tuple(image[0, 0]) for image in draws[0].images}

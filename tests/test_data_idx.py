@@ -37,9 +37,7 @@ def _write(folder, prefix="t10k", images=IMAGES, labels=LABELS, packed=True):
 @pytest.mark.parametrize(
     ("name", "inner"), [("mnist", "mnist"), ("fashion_mnist", "fashion-mnist"), ("mnist", ".")]
 )
-def test_files_are_read_exactly_from_the_folder_or_its_own_inside(
-    tmp_path, name, inner, split, prefix, packed
-):
+def test_files_are_read_exactly_from_the_folder_or_its_own_inside(tmp_path, name, inner, split, prefix, packed):
     _write(tmp_path / inner, prefix, packed=packed)
     dataset = data.load(name, split, tmp_path)
     np.testing.assert_array_equal(dataset.images, IMAGES[..., None])
@@ -50,9 +48,7 @@ def test_files_are_read_exactly_from_the_folder_or_its_own_inside(
 
 
 def test_missing_files_are_named_with_the_folders_searched(tmp_path):
-    with pytest.raises(
-        data.DataError, match=r"t10k-images-idx3-ubyte.gz or .* in .*/mnist, .*yann.lecun.com"
-    ):
+    with pytest.raises(data.DataError, match=r"t10k-images-idx3-ubyte.gz or .* in .*/mnist, .*yann.lecun.com"):
         data.load("mnist", "test", tmp_path)
     with pytest.raises(data.DataError, match="install Debian's package dataset-fashion-mnist"):
         data.load("fashion_mnist", "test", tmp_path)

@@ -22,9 +22,7 @@ def _images(split, shape):
     return np.random.default_rng(len(split)).integers(0, 256, (SIZES[split], *shape), np.uint8)
 
 
-def _prepare(
-    root, name="tiny", shape=(6, 5, 3), declared=None, splits=("train", "test"), label=None, images=None
-):
+def _prepare(root, name="tiny", shape=(6, 5, 3), declared=None, splits=("train", "test"), label=None, images=None):
     """Write what `download_and_prepare(file_format="array_record")` leaves behind."""
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -79,9 +77,7 @@ def test_a_prepared_dataset_is_read_exactly(tmp_path, split, shape):
 def test_tensorflow_is_not_imported(tmp_path):
     _prepare(tmp_path)
     code = "import sys, data; data.load('tfds:tiny', 'test', sys.argv[1]); print('tensorflow' in sys.modules)"
-    out = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 
 
@@ -134,9 +130,7 @@ def test_a_missing_split_and_other_features_are_named(tmp_path):
     with pytest.raises(data.DataError, match="has no split test or validation; it has train"):
         data.load("tfds:tiny", "test", tmp_path)
     _prepare(tmp_path, name="numbers", label=tfds.features.Scalar(np.int64))
-    with pytest.raises(
-        data.DataError, match="has the features image, label, but an image 'image' and a class"
-    ):
+    with pytest.raises(data.DataError, match="has the features image, label, but an image 'image' and a class"):
         data.load("tfds:numbers", "test", tmp_path)
 
 

@@ -1,0 +1,143 @@
+"""Algorithm 1: differential evolution over genes, each generation's population simulated at once.
+
+As printed, the paper's algorithm starts from bestCost = 0, which nothing can improve, and leaves the selection
+between parent and trial out; here it starts from +inf and selects greedily (eq. 7-9), in the engine.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evo import Engine
+from jaxsnn.codec import Codec
+from jaxsnn.cost import Term, parts, total
+from jaxsnn.errors import UserError
+from jaxsnn.simulate import Observables
+from jaxsnn.snn import Genes
+
+Evaluate = Callable[[Genes, np.ndarray], Observables]
+"""Genes of P candidates and indices (B,) of training images to what the simulator counted."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation did; only reported.
+
+    Attributes:
+        number: 0 is the initial population.
+        best: search vector (D,) of lowest cost so far, and its ``cost`` and the cost's ``parts`` when it was found.
+        accuracy: (T,) Acc(t) of the best on the subset.
+        mean, spread: mean and standard deviation of the population's costs.
+        evaluations: candidates evaluated so far (nfe, eq. 10), parents that were scored again included.
+        image_evaluations: candidates x images so far (the numerator of eq. 17).
+        seconds: since the start of this generation.
+    """
+
+    number: int
+    best: np.ndarray
+    cost: float
+    parts: dict[str, float]
+    accuracy: np.ndarray
+    mean: float
+    spread: float
+    evaluations: int
+    image_evaluations: int
+    seconds: float
+
+
+def subsets(count: int, size: int, mode: str, seed: int, labels: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices (size,) of each generation's mini-dataset, drawn without replacement from ``count`` images.
+
+    ``mode``: "fixed" draws once (Algorithm 1), "resample" again for every generation (the paper's text). Classes
+    are balanced as far as they go, which takes a source of noise out of the accuracy.
+    """
+    if size > count:
+        raise UserError(f"--images is {size}, but there are only {count} training images to draw from")
+    if mode not in ("fixed", "resample"):
+        raise UserError(f"the subset is {mode!r}, expected fixed or resample")
+    rng = np.random.default_rng((seed, 1))
+
+    def draw() -> np.ndarray:
+        order = rng.permutation(count)
+        # the n-th image of every class comes before the (n+1)-th of any
+        rank = np.empty(count, np.int64)
+        for c in np.unique(labels):
+            members = np.flatnonzero(labels[order] == c)
+            rank[members] = np.arange(len(members))
+        return order[np.argsort(rank, kind="stable")][:size]
+
+    subset = draw()
+    while True:
+        yield subset
+        if mode == "resample":
+            subset = draw()
+
+
+def evolve(
+    engine: Engine,
+    state: Any,
+    codec: Codec,
+    terms: Sequence[Term],
+    evaluate: Evaluate,
+    subset: Iterator[np.ndarray],
+    generations: int,
+    resample: bool = False,
+) -> Iterator[tuple[Generation, Any]]:
+    """Run the search, one generation a step; the caller may stop after any.
+
+    Args:
+        state: the engine's, from ``engine.init``.
+        generations: maximum number behind the initial population; ends earlier where the engine has converged.
+        resample: score the parents again on the images their trials are scored on (common random numbers).
+
+    Yields:
+        what the generation did, and the engine's state behind it.
+    """
+    found: dict[bytes, tuple[dict[str, float], np.ndarray]] = {}
+    evaluations = images = 0
+    for number in range(generations + 1):
+        started = time.perf_counter()
+        indices = next(subset)
+        candidates, state = engine.ask(state)
+        candidates = np.array(candidates, np.float64)
+        if number == 0:
+            candidates[0] = codec.spread("mean")  # the baseline competes, so that nothing worse is returned
+        group = candidates
+        if resample and number:
+            group = np.concatenate([np.asarray(engine.parents(state), np.float64), group])
+        observed = evaluate(codec.decode(group), indices)
+        named = parts(terms, observed)
+        cost = total(named)
+        if len(group) > len(candidates):
+            state = engine.rescore(state, cost[: -len(candidates)])
+        state = engine.tell(state, candidates, cost[-len(candidates) :])
+        evaluations += len(group)
+        images += len(group) * len(indices)
+
+        seen = {
+            group[i].tobytes(): ({k: float(v[i]) for k, v in named.items()}, observed.accuracy[i])
+            for i in range(len(group))
+        }
+        best, lowest = engine.best(state)
+        best = np.asarray(best, np.float64)
+        found = {best.tobytes(): seen.get(best.tobytes()) or found[best.tobytes()]}
+        pieces, accuracy = found[best.tobytes()]
+        costs = np.asarray(engine.costs(state), np.float64)
+        generation = Generation(
+            number,
+            best,
+            float(lowest),
+            pieces,
+            accuracy,
+            float(costs.mean()),
+            float(costs.std()),
+            evaluations,
+            images,
+            time.perf_counter() - started,
+        )
+        yield generation, state
+        if engine.converged(state):
+            return
