@@ -4,9 +4,10 @@
     python -m benchmarks.optimizers --json results.json  # and the figures behind them
 
 Sphere, Rosenbrock, Rastrigin and Ackley in 14 dimensions, 350 and 650 evaluations (P = 25), median and
-quartiles of the lowest cost over 20 seeds, every optimiser from a Latin hypercube of its own, F in [0.5, 1.5],
-C = 0.7. Peers: SciPy and pymoo, left out with a line where they are not installed. The boxes are not centred on the
-minima, because some optimisers favour the middle. evosax's strategies without a population start in the middle.
+quartiles of the lowest cost over 20 seeds, every optimiser from a Latin hypercube of its own, F in [0.5,
+1.5], C = 0.7. Peers: SciPy and pymoo, left out with a line where they are not installed. The boxes are not
+centred on the minima, because some optimisers favour the middle. evosax's strategies without a population
+start in the middle.
 """
 
 import argparse

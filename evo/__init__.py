@@ -1,5 +1,4 @@
-"""Differential evolution over vectors: an ask/tell protocol, engines behind it, and SciPy's function
-reproduced.
+"""Differential evolution over vectors: an ask/tell protocol, its engines, and SciPy's function reproduced.
 
 `make_engine` builds an engine by name (see `evo.protocol.Engine`). Importing this package imports NumPy only.
 """

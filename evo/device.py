@@ -86,8 +86,12 @@ class DeviceDE:
             )
 
     @functools.cached_property
+    def box(self):
+        return bounds.Box(*bounds_inside(self.search.box))
+
+    @functools.cached_property
     def setting(self):
-        low, high = bounds_inside(self.search.box)
+        low, high = self.box
         weight_low, weight_high = strategies.dither_range(self.mutation) or (self.mutation, self.mutation)
         mean = self.search.box.low if self.search.mean is None else self.search.mean
         std = 0.0 if self.search.std is None else self.search.std
@@ -110,9 +114,11 @@ class DeviceDE:
 
     def tell(self, state, candidates, cost):
         cost = costs.as_costs(cost, self.search.population)
+        if candidates.dtype.kind not in costs.REAL_KINDS:
+            raise ValueError(f"candidates must be real numbers, got dtype {candidates.dtype}")
         candidates = jnp.asarray(candidates, dtype=state.members.dtype)
         self._check(candidates)
-        return _tell(state, candidates, jnp.asarray(cost, dtype=state.energies.dtype))
+        return _tell(state, candidates, cost.astype(state.energies.dtype))
 
     def best(self, state):
         row = int(jnp.argmin(state.energies))
@@ -135,7 +141,7 @@ class DeviceDE:
         expected = (self.search.population, len(self.search.box.low))
         if candidates.shape != expected:
             raise ValueError(f"candidates must have shape {expected}, as asked for, got {candidates.shape}")
-        bounds.check_inside("candidates", np.asarray(candidates), bounds.Box(*bounds_inside(self.search.box)))
+        bounds.check_inside("candidates", np.asarray(candidates), self.box)
 
 
 def bounds_inside(box):
@@ -166,8 +172,9 @@ def minimize_on_device(cost_fn, engine, keys, generations):
     Example:
         >>> import jax, evo
         >>> engine = evo.make_engine("jax", [-1.0] * 3, [2.0] * 3, population=20)
-        >>> runs = evo.minimize_on_device(lambda x: (x**2).sum(-1), engine,
-        jax.random.split(jax.random.key(0), 5), 60) >>> runs.x.shape, bool((runs.cost < 1e-2).all())
+        >>> keys = jax.random.split(jax.random.key(0), 5)
+        >>> runs = evo.minimize_on_device(lambda x: (x**2).sum(-1), engine, keys, generations=60)
+        >>> runs.x.shape, bool((runs.cost < 1e-2).all())
         ((5, 3), True)
     """
     if generations < 0:

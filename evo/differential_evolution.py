@@ -86,10 +86,8 @@ def differential_evolution(
     the same populations, energies, nit and nfev, every generation, to the last bit (checked against SciPy
     1.17). What differs:
 
-    * `polish` is off by default. SciPy's default, L-BFGS-B from the best member, follows a gradient that a
-    noisy
-      cost, such as an accuracy counted on a few images, does not have. Turning it on raises
-      NotImplementedError.
+    * `polish` is off by default. SciPy's default, L-BFGS-B from the best member, follows a gradient, which a
+      noisy cost, such as an accuracy counted on a few images, does not have. On, it raises NotImplementedError.
     * `constraints` raise NotImplementedError.
     * NaN counts as +inf. In SciPy a NaN among the first energies is never replaced.
     * The result is `evo.OptimizeResult`; it has SciPy's fields.

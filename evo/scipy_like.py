@@ -3,7 +3,7 @@
 Given the same seed the populations equal those of
 `scipy.optimize.differential_evolution(updating="deferred")` bit for bit, generation by generation. The update
 therefore stays in NumPy: under `jit`, XLA contracts a + F (b - c) into a fused multiply-add, which differs in
-    the last bit.
+the last bit.
 
 A generation draws, in this order: the weight F if it is dithered; for each member one shuffle of a row index
 that is kept between generations, whose first entries are its partners; a first dimension for each member; a

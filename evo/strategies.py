@@ -1,5 +1,4 @@
-"""Mutation (eq. 7 and its relatives) and crossover (eq. 8-9) as arithmetic on arrays, without any random
-draw.
+"""Mutation (eq. 7 and its relatives) and crossover (eq. 8-9) as arithmetic on arrays, no random draws.
 
 Everything here works on NumPy and on JAX arrays: the random numbers come in as arguments. The first row of a
 population is its best member.

@@ -3,22 +3,28 @@
 import numpy as np
 
 from evo import bounds
+from evo.costs import REAL_KINDS
 
 
 def told_trials(box, candidates, asked):
     """Unit-cube trials (P, D) for `candidates` (P, D), given the trials `asked` (P, D) that were sent out.
 
-    Going to the box and back loses the last bit, so a coordinate that came back unchanged is taken from
-    `asked`.
+    Going to the box and back loses the last bit, so a coordinate that came back unchanged, or merely rounded
+    to the float type that the caller computes in, is taken from `asked`.
 
     Raises:
-        ValueError: another shape, or a coordinate outside the bounds.
+        ValueError: another shape, values that are not real numbers, or a coordinate outside the bounds.
     """
     candidates = np.asarray(candidates)
+    if candidates.dtype.kind not in REAL_KINDS:
+        raise ValueError(f"candidates must be real numbers, got dtype {candidates.dtype}")
     if candidates.shape != asked.shape:
         raise ValueError(f"candidates must have shape {asked.shape}, as asked for, got {candidates.shape}")
-    unchanged = candidates == bounds.points_inside(box, asked)
+    sent = bounds.points_inside(box, asked)
+    if candidates.dtype.kind == "f":
+        sent = sent.astype(candidates.dtype)
+    unchanged = candidates == sent
     if unchanged.all():
         return asked
-    bounds.check_inside("candidates", candidates, box)
-    return np.where(unchanged, asked, bounds.to_unit(*box, candidates)).astype(asked.dtype)
+    bounds.check_inside("candidates", np.where(unchanged, box.low, candidates), box)
+    return np.where(unchanged, asked, bounds.to_unit(*box, candidates))

@@ -75,8 +75,8 @@ def compare_on_test(
 
     Returns:
         the test part of results.json: ann_accuracy, test_images, timesteps, delay, delay_steps, baseline,
-        optimized (accuracy[T], spikes_per_image, synops_per_image), latency, and latency_other_delay: the same rows
-        in the other convention.
+        optimized (accuracy[T], spikes_per_image, synops_per_image), latency, and latency_other_delay: the same
+        rows in the other convention.
     """
     ann = ann_right(snn.network, snn.params, images, labels)
     genes = stack(baseline, optimized)

@@ -31,7 +31,7 @@ def compare(
         ann: (B,) whether the ANN is right.
 
     Returns:
-        One row a target: target, target_name, baseline_timesteps, optimized_timesteps (None if not reached in
+        One row a target, in points below the ANN: target, target_name, baseline_timesteps, optimized_timesteps (None if not reached in
         T), improvement_percent, ci95 (None where an end of it is not reached in T).
     """
     rows = []
@@ -46,7 +46,7 @@ def compare(
         rows.append(
             {
                 "target": float(target),
-                "target_name": f"ANN - {points:g} points",
+                "target_name": f"ANN - {points:g}",
                 "baseline_timesteps": steps[0],
                 "optimized_timesteps": steps[1],
                 "improvement_percent": None if None in steps else 100 * (1 - steps[1] / steps[0]),

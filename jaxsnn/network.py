@@ -167,6 +167,8 @@ def walk(network: Network) -> list[tuple[Layer, Edge, Op, tuple[int, ...]]]:
     for layer in network.layers:
         ends = []
         for edge in layer.edges:
+            if not IMAGE <= edge.source < len(shapes):
+                raise UserError(f"layer {layer.name} reads layer {edge.source}, which does not come before it")
             shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
             for op in edge.ops:
                 rows.append((layer, edge, op, shape))

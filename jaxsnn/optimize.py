@@ -202,16 +202,16 @@ def history_row(generation: Generation, codec: Codec, target: float) -> dict:
     """One line of history.jsonl: what the generation did; ``latency`` is of the best on its training images."""
     return {
         "generation": generation.number,
-        "best_cost": generation.cost,
-        "parts": generation.parts,
+        "best_cost": generation.best.cost,
+        "parts": generation.best.parts,
         "mean_cost": generation.mean,
         "std_cost": generation.spread,
-        "accuracy": float(generation.accuracy[-1]),
-        "latency": int(latency(generation.accuracy, target)) or None,
+        "accuracy": float(generation.best.accuracy[-1]),
+        "latency": int(latency(generation.best.accuracy, target)) or None,
         "nfe": generation.evaluations,
         "image_evaluations": generation.image_evaluations,
         "seconds": generation.seconds,
-        "best": generation.best.tolist(),
+        "best": generation.best.vector.tolist(),
     }
 
 
@@ -319,14 +319,14 @@ def optimize(config: OptimizeConfig) -> dict:
         task = bar.add_task("search", total=work * (config.generations + 1), note="compiling")
         for generation, codec in search(config, snn, calibration, train, lambda n: bar.update(task, advance=n)):
             # a target that the training images can tell: where the baseline's curve ends
-            rows.append(history_row(generation, codec, rows[0]["accuracy"] if rows else generation.accuracy[-1]))
+            rows.append(history_row(generation, codec, rows[0]["accuracy"] if rows else generation.best.accuracy[-1]))
             runfolder.write_history(folder, rows)
             bar.update(task, note=_note(generation, config, rows))
             if asked:
                 break
         bar.update(task, completed=work * (config.generations + 1))
         seconds = time.perf_counter() - started
-        optimized = codec.decode(generation.best[None])
+        optimized = codec.decode(generation.best.vector[None])
         baseline = codec.baseline()
         layers = [layer.name for layer in snn.network.spiking]
         thresholds = {
@@ -335,7 +335,7 @@ def optimize(config: OptimizeConfig) -> dict:
             "weights_sha256": sha256,
             "layers": layers,
             "percentile": config.percentile,
-            "baseline_thresholds": baseline.threshold[0].tolist(),
+            **{f"baseline_{k}": v for k, v in genes_to_json(baseline).items()},
             "percentiles": calibration.percentile(optimized.threshold)[0].tolist(),
             "comparison": config.comparison,
             "delay": config.delay,
@@ -374,15 +374,15 @@ def optimize(config: OptimizeConfig) -> dict:
     results["baseline"] |= {"percentile": config.percentile} | genes_to_json(baseline)
     results["optimized"] |= {
         "percentiles": thresholds["percentiles"],
-        "cost": generation.cost,
-        "cost_parts": generation.parts,
+        "cost": generation.best.cost,
+        "cost_parts": generation.best.parts,
     } | genes_to_json(optimized)
     runfolder.write_json(folder / "results.json", results)
     runfolder.write_curves(
         folder,
         baseline=np.array(results["baseline"]["accuracy"]),
         optimized=np.array(results["optimized"]["accuracy"]),
-        training=generation.accuracy,
+        training=generation.best.accuracy,
     )
     figures.accuracy_curves(results, folder / "figures" / "accuracy.png")
     figures.threshold_bars(
@@ -392,7 +392,7 @@ def optimize(config: OptimizeConfig) -> dict:
     console.print(comparison_table(results))
     console.print(
         f"{generation.number} generations, {generation.evaluations} evaluations "
-        f"({results['training_cost_epochs']:.2f} epochs, eq. 17), best cost {generation.cost:.3f}, "
+        f"({results['training_cost_epochs']:.2f} epochs, eq. 17), best cost {generation.best.cost:.3f}, "
         f"{results['seconds']:.0f} s in all -> {folder}",
         highlight=False,
         soft_wrap=True,
@@ -406,8 +406,8 @@ def _note(generation: Generation, config: OptimizeConfig, rows: list[dict]) -> s
     rate = simulated / generation.seconds if generation.seconds else 0
     reached = rows[-1]["latency"]
     return (
-        f"generation {generation.number}/{config.generations}, cost {generation.cost:.2f}, "
-        f"accuracy {100 * generation.accuracy[-1]:.1f} %, latency {reached or '-'}, {rate:,.0f} itc/s"
+        f"generation {generation.number}/{config.generations}, cost {generation.best.cost:.2f}, "
+        f"accuracy {100 * generation.best.accuracy[-1]:.1f} %, latency {reached or '-'}, {rate:,.0f} itc/s"
     )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.weights import write_atomically
 
+GENES = ("thresholds", "v0", "leak", "baseline_thresholds", "baseline_v0", "baseline_leak")
+"""The lists, one number per spiking layer, that thresholds.json may hold."""
+
 
 def write_json(path: Path, value) -> None:
     """Write indented JSON atomically; NaN and infinity are refused, they are no JSON."""
@@ -37,10 +40,8 @@ def open_run(folder: Path, config: dict) -> None:
     record = folder / "config.json"
     if record.exists():
         held = read_json(record)
-        ignored = ("versions", "device")
-        different = sorted(
-            k for k in held.keys() | config.keys() if k not in ignored and held.get(k) != config.get(k)
-        )
+        keys = (held.keys() | config.keys()) - {"versions", "device"}
+        different = sorted(key for key in keys if held.get(key) != config.get(key))
         if different:
             key = different[0]
             raise UserError(
@@ -79,7 +80,7 @@ def read_thresholds(path: Path) -> dict:
     found = read_json(path / "thresholds.json" if path.is_dir() else path)
     if "thresholds" not in found:
         raise UserError(f"{path} has no list of thresholds")
-    for name in ("thresholds", "baseline_thresholds", "v0", "leak"):
+    for name in GENES:
         if found.get(name) is not None:
             values = found[name]
             if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):

@@ -23,13 +23,22 @@ Evaluate = Callable[[Genes, np.ndarray], Observables]
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A search vector (D,) with its ``cost``, the cost's ``parts`` and its ``accuracy`` (T,) on the subset."""
+
+    vector: np.ndarray
+    cost: float
+    parts: dict[str, float]
+    accuracy: np.ndarray
+
+
+@dataclass(frozen=True)
 class Generation:
     """What one generation did; only reported.
 
     Attributes:
         number: 0 is the initial population.
-        best: search vector (D,) of lowest cost so far, and its ``cost`` and the cost's ``parts`` when it was found.
-        accuracy: (T,) Acc(t) of the best on the subset.
+        best: the best candidate so far; with a fresh subset each generation, the best on this one's.
         mean, spread: mean and standard deviation of the population's costs.
         evaluations: candidates evaluated so far (nfe, eq. 10), parents that were scored again included.
         image_evaluations: candidates x images so far (the numerator of eq. 17).
@@ -37,10 +46,7 @@ class Generation:
     """
 
     number: int
-    best: np.ndarray
-    cost: float
-    parts: dict[str, float]
-    accuracy: np.ndarray
+    best: Candidate
     mean: float
     spread: float
     evaluations: int
@@ -96,7 +102,7 @@ def evolve(
     Yields:
         what the generation did, and the engine's state behind it.
     """
-    found: dict[bytes, tuple[dict[str, float], np.ndarray]] = {}
+    best = None
     evaluations = images = 0
     for number in range(generations + 1):
         started = time.perf_counter()
@@ -117,21 +123,18 @@ def evolve(
         evaluations += len(group)
         images += len(group) * len(indices)
 
-        seen = {
-            group[i].tobytes(): ({k: float(v[i]) for k, v in named.items()}, observed.accuracy[i])
-            for i in range(len(group))
-        }
-        best, lowest = engine.best(state)
-        best = np.asarray(best, np.float64)
-        found = {best.tobytes(): seen.get(best.tobytes()) or found[best.tobytes()]}
-        pieces, accuracy = found[best.tobytes()]
+        leader = int(cost.argmin())
+        if best is None or resample or cost[leader] < best.cost:
+            best = Candidate(
+                group[leader],
+                float(cost[leader]),
+                {name: float(value[leader]) for name, value in named.items()},
+                observed.accuracy[leader],
+            )
         costs = np.asarray(engine.costs(state), np.float64)
         generation = Generation(
             number,
             best,
-            float(lowest),
-            pieces,
-            accuracy,
             float(costs.mean()),
             float(costs.std()),
             evaluations,

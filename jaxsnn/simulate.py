@@ -32,7 +32,8 @@ class Observables:
 
     Attributes:
         correct: (P, T) images whose class is right when the scores are read after step t = 1..T.
-        spikes: (P, L) spikes of each layer over all T steps.
+        spikes: (P, L) spikes of each layer. With a layer delay those are left out that can no longer reach the
+            read-out within T: they would cost energy on hardware that goes on, but change no result.
         synops: (P, L) synaptic operations that these spikes cause: a spike counts once for every weight that
             it drives (padding left out). The constant input current is not spikes and is not counted.
     """

@@ -66,7 +66,7 @@ class Wiring(NamedTuple):
 
 
 class State(NamedTuple):
-    """``membranes``: one (B, *shape) per spiking layer, in ANN units; ``scores``: (B, classes), summed over time."""
+    """``membranes``: (B, *shape) per spiking layer, in ANN units; ``scores``: (B, classes), summed over time."""
 
     membranes: list[jax.Array]
     scores: jax.Array

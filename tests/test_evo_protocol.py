@@ -163,6 +163,19 @@ def test_a_candidate_the_caller_changed_is_taken_as_it_is_now(engine):
     assert engine.best(state)[1] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_candidates_may_come_back_in_single_precision(engine):
+    if not isinstance(engine.ask(engine.init(0))[0], np.ndarray):
+        pytest.skip("its candidates are in single precision already")
+    ends = []
+    for dtype in (np.float64, np.float32):
+        state = engine.init(0)
+        for _ in range(3):
+            candidates, state = engine.ask(state)
+            state = engine.tell(state, candidates.astype(dtype), cost(candidates))
+        ends.append(state)
+    assert_same(*ends)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -183,6 +196,8 @@ def test_wrong_candidates_are_refused(engine):
     candidates, state = engine.ask(engine.init(0))
     with pytest.raises(ValueError, match=r"\(8, 4\)"):
         engine.tell(state, candidates[:, :3], np.zeros(SIZE))
+    with pytest.raises(ValueError, match="complex"):
+        engine.tell(state, np.array(candidates) + 1j, np.zeros(SIZE))
     moved = np.array(candidates)
     moved[2, 1] = 1.75
     with pytest.raises(ValueError, match=r"\[2, 1\] is 1\.75"):

@@ -1,0 +1,132 @@
+"""Algorithm 1: genes and vectors, subsets, selection, common random numbers. The simulator is replaced by a formula."""
+
+import numpy as np
+import pytest
+
+import evo
+from jaxsnn.codec import Codec
+from jaxsnn.cost import Area
+from jaxsnn.errors import UserError
+from jaxsnn.presets import PRESETS, preset
+from jaxsnn.search import evolve, subsets
+from jaxsnn.simulate import Observables
+from jaxsnn.thresholds import BINS, Calibration
+
+LAYERS = 4
+ENGINES = ["scipy", "evosax", "jax", "lshade"]
+
+
+def uniform_calibration():
+    """Activations uniform in [0, 2 l + 2]: the percentile p of layer l is p / 100 * (2 l + 2)."""
+    return Calibration(2.0 * np.arange(1, LAYERS + 1), np.tile(np.linspace(0, 1, BINS + 1), (LAYERS, 1)), 10)
+
+
+def make_engine(name, codec, population=8, **options):
+    spread = {key: codec.spread(key) for key in ("low", "high", "mean", "std")}
+    if name == "lshade":
+        options["evaluations"] = 200
+    return evo.make_engine(name, population=population, tol=0, **spread, **options)
+
+
+def bowl(best, log=None):
+    """An evaluation whose accuracy falls with the distance from ``best`` (thresholds relative to the base)."""
+    scale = uniform_calibration().threshold(99.7)
+
+    def evaluate(genes, indices):
+        if log is not None:
+            log.append((np.array(genes.threshold), np.array(indices)))
+        distance = np.square(genes.threshold / scale - best).sum(1)
+        correct = np.round(1e6 * np.exp(-distance))[:, None].repeat(3, 1).astype(int)
+        spikes = np.zeros((len(distance), LAYERS), int)
+        return Observables(correct, 10**6, spikes, spikes)
+
+    return evaluate
+
+
+def test_codec_normalised_and_percentile_agree():
+    calibration = uniform_calibration()
+    normalised, percentile = Codec(calibration), Codec(calibration, space="percentile")
+    np.testing.assert_allclose(normalised.decode(np.ones((1, LAYERS))).threshold, normalised.baseline().threshold)
+    np.testing.assert_allclose(
+        percentile.decode(np.full((1, LAYERS), 99.7)).threshold, percentile.baseline().threshold
+    )
+    np.testing.assert_allclose(percentile.decode(np.full((1, LAYERS), 95.0)).threshold[0], 0.95 * calibration.maxima)
+    np.testing.assert_allclose(normalised.decode(np.full((1, LAYERS), 0.5)).threshold[0], 0.4985 * calibration.maxima)
+
+
+def test_codec_carries_every_searched_gene_in_its_own_block():
+    codec = Codec(uniform_calibration(), search=("leak", "threshold", "v0"))
+    vector = np.concatenate([np.full(LAYERS, 0.5), np.full(LAYERS, 0.25), np.full(LAYERS, 0.9)])
+    genes = codec.decode(vector[None])
+    assert codec.spread("low").shape == (3 * LAYERS,)
+    np.testing.assert_allclose(genes.v0, 0.25)
+    np.testing.assert_allclose(genes.leak, 0.9)
+    only = Codec(uniform_calibration(), search=("v0",), leak=0.5).decode(np.full((2, LAYERS), 0.3))
+    np.testing.assert_allclose(only.threshold, np.tile(uniform_calibration().threshold(99.7), (2, 1)))
+    np.testing.assert_allclose(only.leak, 0.5)
+
+
+@pytest.mark.parametrize("options", [{"space": "log"}, {"search": ()}, {"search": ("weight",)}, {"base": 0.0}])
+def test_codec_refuses_what_it_cannot_search(options):
+    with pytest.raises(UserError):
+        Codec(uniform_calibration(), **options)
+
+
+def test_subsets_are_balanced_reproducible_and_fixed_or_fresh():
+    labels = np.arange(100) % 10
+    fixed = subsets(100, 20, "fixed", 3, labels)
+    first = next(fixed)
+    np.testing.assert_array_equal(first, next(fixed))
+    np.testing.assert_array_equal(first, next(subsets(100, 20, "fixed", 3, labels)))
+    assert len(set(first)) == 20 and (np.bincount(labels[first]) == 2).all()
+    fresh = subsets(100, 20, "resample", 3, labels)
+    assert set(next(fresh)) != set(next(fresh))
+    with pytest.raises(UserError, match="--images is 101, but there are only 100"):
+        next(subsets(100, 101, "fixed", 0, labels))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_engine_finds_the_bowl_and_never_returns_worse_than_the_baseline(name):
+    codec = Codec(uniform_calibration())
+    best = np.array([0.7, 1.1, 0.9, 0.8])
+    engine = make_engine(name, codec, 16)
+    steps = list(evolve(engine, engine.init(0), codec, [Area(1)], bowl(best), subsets(9, 3, "fixed", 0, np.zeros(9)), 60))
+    costs = [generation.best.cost for generation, _ in steps]
+    baseline = 3 * (1 - np.exp(-np.square(1 - best).sum()))
+    assert costs[0] <= baseline + 1e-5
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] < baseline / 10
+    last = steps[-1][0]
+    assert last.best.parts["area"] == pytest.approx(last.best.cost)
+    if name != "lshade":
+        assert last.evaluations == 16 * 61 and last.image_evaluations == 3 * last.evaluations
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_parents_and_trials_meet_on_the_same_images_when_resampled(name):
+    """Without the second evaluation an old lucky score would survive for ever."""
+    codec = Codec(uniform_calibration())
+    log = []
+    engine = make_engine(name, codec)
+    fresh = subsets(50, 5, "resample", 1, np.zeros(50))
+    steps = list(evolve(engine, engine.init(1), codec, [Area(1)], bowl(np.ones(LAYERS), log), fresh, 3, resample=True))
+    assert [len(genes) for genes, _ in log][:2] == [8, 16]
+    assert len({tuple(indices) for _, indices in log}) == 4
+    assert steps[-1][0].evaluations == sum(len(genes) for genes, _ in log)
+
+
+def test_the_search_stops_when_the_engine_has_converged():
+    codec = Codec(uniform_calibration())
+    engine = evo.make_engine(
+        "scipy", codec.spread("low"), codec.spread("high"), 6, mean=codec.spread("mean"), std=codec.spread("std"), tol=1e9
+    )
+    subset = subsets(9, 3, "fixed", 0, np.zeros(9))
+    assert len(list(evolve(engine, engine.init(0), codec, [Area(1)], bowl(np.ones(LAYERS)), subset, 50))) == 1
+
+
+def test_presets_are_table_i():
+    assert set(PRESETS) >= {"demo", "cifar10", "cifar100-vgg15", "cifar100-vgg11", "imagenet"}
+    row = preset("cifar100-vgg11")
+    assert (row.alpha, row.beta, row.gamma, row.percentile, row.std, row.population) == (0.7, 60, 200, 99.7, 0.13, 35)
+    with pytest.raises(UserError, match="did you mean cifar10"):
+        preset("cifar-10")
