@@ -10,6 +10,7 @@ This package knows nothing of networks. See `load` for the names, the folders se
 
 from data.catalog import NAMES, default_data_dir, load
 from data.dataset import Dataset, split_out
+from data.draw import balanced
 from data.errors import DataError
 
-__all__ = ["NAMES", "DataError", "Dataset", "default_data_dir", "load", "split_out"]
+__all__ = ["NAMES", "DataError", "Dataset", "balanced", "default_data_dir", "load", "split_out"]

@@ -146,7 +146,7 @@ class DeviceDE:
 
 def bounds_inside(box):
     """The box in JAX's default float type, rounded inwards; a fixed dimension takes the nearest value."""
-    dtype = jax.dtypes.canonicalize_dtype(float)
+    dtype = jnp.result_type(float)
     low, high = (np.asarray(bound, dtype=dtype) for bound in box)
     inner_low = np.where(low < box.low, np.nextafter(low, np.inf, dtype=dtype), low)
     inner_high = np.where(high > box.high, np.nextafter(high, -np.inf, dtype=dtype), high)

@@ -84,10 +84,11 @@ def differential_evolution(
 
     The parameters mean what they mean in SciPy, whose documentation holds for them, and the same `rng` gives
     the same populations, energies, nit and nfev, every generation, to the last bit (checked against SciPy
-    1.17). What differs:
+    1.15 and 1.17). What differs:
 
     * `polish` is off by default. SciPy's default, L-BFGS-B from the best member, follows a gradient, which a
-      noisy cost, such as an accuracy counted on a few images, does not have. On, it raises NotImplementedError.
+      noisy cost, such as an accuracy counted on a few images, does not have. True raises
+      NotImplementedError.
     * `constraints` raise NotImplementedError.
     * NaN counts as +inf. In SciPy a NaN among the first energies is never replaced.
     * The result is `evo.OptimizeResult`; it has SciPy's fields.

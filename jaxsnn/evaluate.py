@@ -76,12 +76,13 @@ def evaluate(config: EvaluateConfig) -> dict:
     for key in runfolder.GENES:
         if found.get(key) is not None and len(found[key]) != layers:
             raise UserError(
-                f"{config.run}: {key} has {len(found[key])} entries, {snn.network.name} needs {layers}"
+                f"{config.run}: {key} has {len(found[key])} entries, network {snn.network.name} has {layers} "
+                "spiking layers"
             )
 
     def calibration() -> Calibration:
         train = data.load(config.data, "train", config.data_dir)
-        subset = next(subsets(len(train), config.calibration_images, "fixed", 0, train.labels))
+        subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
         return calibrate(snn.network, snn.params, train.images[subset])
 
     def genes(thresholds: np.ndarray, v0, leak) -> Genes:

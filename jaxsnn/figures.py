@@ -67,7 +67,7 @@ def accuracy_curves(results: dict, path: Path) -> None:
         convention = "one step of delay per layer" if results["delay"] == "layer" else "no layer delay"
         axes.set_xlabel(f"timesteps ({convention})")
         axes.set_ylabel(f"accuracy on {results['test_images']:,} test images [%]")
-        axes.set_xlim(1, results["timesteps"])
+        axes.set_xlim(0, results["timesteps"])
         axes.legend(loc="lower right")
         save(figure, path)
 

@@ -131,13 +131,21 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
     """The configuration with the preset's values filled in and every setting checked."""
     chosen = asdict(preset(config.preset))
     config = replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
-    least = {"population": 4, "generations": 1, "images": 1, "timesteps": 2, "test_timesteps": 2, "rows": 1}
+    least = {
+        "seed": 0,
+        "population": 4,
+        "generations": 1,
+        "images": 1,
+        "timesteps": 2,
+        "test_timesteps": 2,
+        "rows": 1,
+    }
     for name, low in (least | {"calibration_images": 1}).items():
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
     if not 0 < config.low < 1 < config.high:
         raise UserError(
-            f"--low {config.low} and --high {config.high} must lie around 1, the baseline, and above 0"
+            f"--low {config.low} and --high {config.high} must be above 0, with 1, the baseline, between them"
         )
     if not 0 <= config.v0 < 1 or not 0 < config.leak <= 1:
         raise UserError(f"--v0 is {config.v0}, expected in [0, 1); --leak is {config.leak}, expected in (0, 1]")
@@ -232,7 +240,7 @@ def search(
             snn, genes, train.images[indices], train.labels[indices], config.timesteps, dynamics, plan, progress
         )
 
-    subset = subsets(len(train), config.images, config.subset, config.seed, train.labels)
+    subset = subsets(train.labels, config.images, config.subset, config.seed)
     terms = cost_terms(config, snn.network)
     steps = evolve(
         engine,
@@ -302,7 +310,7 @@ def optimize(config: OptimizeConfig) -> dict:
         f"at most {config.generations} generations, on {stamp['device']}",
         highlight=False,
     )
-    subset = next(subsets(len(train), config.calibration_images, "fixed", config.seed, train.labels))
+    subset = next(subsets(train.labels, config.calibration_images, "fixed", config.seed))
     calibration = calibrate(snn.network, snn.params, train.images[subset])
 
     columns = (
@@ -319,7 +327,9 @@ def optimize(config: OptimizeConfig) -> dict:
         task = bar.add_task("search", total=work * (config.generations + 1), note="compiling")
         for generation, codec in search(config, snn, calibration, train, lambda n: bar.update(task, advance=n)):
             # a target that the training images can tell: where the baseline's curve ends
-            rows.append(history_row(generation, codec, rows[0]["accuracy"] if rows else generation.best.accuracy[-1]))
+            rows.append(
+                history_row(generation, codec, rows[0]["accuracy"] if rows else generation.best.accuracy[-1])
+            )
             runfolder.write_history(folder, rows)
             bar.update(task, note=_note(generation, config, rows))
             if asked:
@@ -363,6 +373,7 @@ def optimize(config: OptimizeConfig) -> dict:
         "network": snn.network.name,
         "layers": layers,
         "stopped_early": bool(asked),
+        "converged": not asked and generation.number < config.generations,
         "generations": generation.number,
         "nfe": generation.evaluations,
         "training_cost_epochs": generation.image_evaluations / len(train),
@@ -390,8 +401,9 @@ def optimize(config: OptimizeConfig) -> dict:
     )
     figures.cost_history(rows, folder / "figures" / "cost.png")
     console.print(comparison_table(results))
+    ended = " (stopped)" if asked else " (converged)" if results["converged"] else ""
     console.print(
-        f"{generation.number} generations, {generation.evaluations} evaluations "
+        f"{generation.number} generations{ended}, {generation.evaluations} evaluations "
         f"({results['training_cost_epochs']:.2f} epochs, eq. 17), best cost {generation.best.cost:.3f}, "
         f"{results['seconds']:.0f} s in all -> {folder}",
         highlight=False,

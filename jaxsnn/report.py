@@ -12,7 +12,8 @@ def comparison_table(results: dict) -> Table:
     """
     baseline, optimized = results["baseline"], results["optimized"]
     table = Table(
-        title=f"{results['test_images']:,} test images, ANN {100 * results['ann_accuracy']:.2f} % (targets in points below)",
+        title=f"{results['test_images']:,} test images, ANN {100 * results['ann_accuracy']:.2f} % "
+        "(targets in points below)",
         title_justify="left",
     )
     table.add_column("", no_wrap=True)

@@ -4,6 +4,7 @@ As printed, the paper's algorithm starts from bestCost = 0, which nothing can im
 between parent and trial out; here it starts from +inf and selects greedily (eq. 7-9), in the engine.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import data
 from evo import Engine
 from jaxsnn.codec import Codec
 from jaxsnn.cost import Term, parts, total
@@ -54,32 +56,18 @@ class Generation:
     seconds: float
 
 
-def subsets(count: int, size: int, mode: str, seed: int, labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Indices (size,) of each generation's mini-dataset, drawn without replacement from ``count`` images.
+def subsets(labels: np.ndarray, size: int, mode: str, seed: int) -> Iterator[np.ndarray]:
+    """Indices (size,) of each generation's mini-dataset, drawn from images with these ``labels``, none twice.
 
     ``mode``: "fixed" draws once (Algorithm 1), "resample" again for every generation (the paper's text). Classes
     are balanced as far as they go, which takes a source of noise out of the accuracy.
     """
-    if size > count:
-        raise UserError(f"--images is {size}, but there are only {count} training images to draw from")
+    if size > len(labels):
+        raise UserError(f"--images is {size}, but there are only {len(labels)} training images to draw from")
     if mode not in ("fixed", "resample"):
         raise UserError(f"the subset is {mode!r}, expected fixed or resample")
-    rng = np.random.default_rng((seed, 1))
-
-    def draw() -> np.ndarray:
-        order = rng.permutation(count)
-        # the n-th image of every class comes before the (n+1)-th of any
-        rank = np.empty(count, np.int64)
-        for c in np.unique(labels):
-            members = np.flatnonzero(labels[order] == c)
-            rank[members] = np.arange(len(members))
-        return order[np.argsort(rank, kind="stable")][:size]
-
-    subset = draw()
-    while True:
-        yield subset
-        if mode == "resample":
-            subset = draw()
+    for draw in itertools.count():
+        yield data.balanced(labels, size, (seed, draw if mode == "resample" else 0), "the training split")
 
 
 def evolve(

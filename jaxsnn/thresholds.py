@@ -77,8 +77,8 @@ def calibrate(
     for layer, maximum in zip(network.spiking, maxima):
         if not np.isfinite(maximum) or maximum <= 0:
             raise UserError(
-                f"layer {layer.name} has a largest activation of {maximum} on {len(images)} calibration images and "
-                "so no threshold: check the weights and the images' normalisation"
+                f"layer {layer.name} has a largest activation of {maximum} on {len(images)} calibration images, "
+                "so it has no threshold: check the weights and the images' normalisation"
             )
     counts = np.zeros((len(maxima), BINS), np.int64)
     for layers in activations():

@@ -160,7 +160,7 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
 
 def check(config: TrainConfig) -> None:
     """Raise ``UserError`` for settings that cannot be."""
-    for name, low in (("epochs", 1), ("batch", 1), ("learning_rate", 0.0)):
+    for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("learning_rate", 0.0)):
         if not getattr(config, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
 

@@ -1,12 +1,14 @@
 """Small networks for the tests. Dyadic ones have weights, biases, thresholds and inputs that are small multiples
 of powers of two, so that every sum is exact in float32 and every path must agree bit for bit."""
 
+import dataclasses
+
 import numpy as np
 
 from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of, vgg
 from jaxsnn.snn import SNN
 
-PLAIN = dict(mean=(0.0, 0.0), std=(1 / 255.0, 1 / 255.0), classes=3, input_shape=(8, 8, 2))
+PLAIN = {"mean": (0.0, 0.0), "std": (1 / 255.0, 1 / 255.0), "classes": 3, "input_shape": (8, 8, 2)}
 
 
 def residual(bias=True):
@@ -23,7 +25,6 @@ def residual(bias=True):
 
 def with_bias(network):
     """The same network with a bias on every map."""
-    import dataclasses
 
     def edge(e):
         return Edge(e.source, tuple(dataclasses.replace(o, bias=True) if hasattr(o, "bias") else o for o in e.ops))

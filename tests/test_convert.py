@@ -3,9 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from flax import nnx
-
 import reference
+from flax import nnx
+from networks import PLAIN, dyadic_images, dyadic_snn
+
 from jaxsnn.ann import ANN
 from jaxsnn.convert import ann_forward, fold, preprocess
 from jaxsnn.errors import UserError
@@ -13,7 +14,6 @@ from jaxsnn.network import BatchNorm, Conv, Dense, ScaleNorm, vgg, walk
 from jaxsnn.simulate import observe, record
 from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.thresholds import BINS, calibrate
-from networks import PLAIN, dyadic_images, dyadic_snn
 
 
 def trained_like(norm, seed=0):
@@ -86,7 +86,9 @@ def test_percentiles_equal_numpys_and_invert():
 
 def test_a_dead_layer_is_named():
     network, ann = trained_like(None)
-    params = {k: np.asarray(v) for k, v in ann.params().items()} | {"conv2.kernel": np.zeros((3, 3, 8, 8), np.float32)}
+    params = {k: np.asarray(v) for k, v in ann.params().items()} | {
+        "conv2.kernel": np.zeros((3, 3, 8, 8), np.float32)
+    }
     with pytest.raises(UserError, match="layer conv2 has a largest activation of 0"):
         calibrate(*fold(network, params), dyadic_images(4))
 

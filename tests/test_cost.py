@@ -40,7 +40,9 @@ def test_eq_11_equals_a_loop_over_candidates(correct, alpha, beta, gamma):
         gradient[0], gradient[-1] = accuracy[1] - accuracy[0], accuracy[-1] - accuracy[-2]
         gradient[1:-1] = (accuracy[2:] - accuracy[:-2]) / 2
         j = min(t for t in range(len(gradient)) if gradient[t] == gradient.max()) + 1
-        assert value == pytest.approx(alpha * j + beta * (1 - gradient.max()) + gamma * (1 - accuracy[-1]), abs=1e-9)
+        assert value == pytest.approx(
+            alpha * j + beta * (1 - gradient.max()) + gamma * (1 - accuracy[-1]), abs=1e-9
+        )
 
 
 def test_a_steeper_and_earlier_rise_costs_less():
@@ -67,7 +69,9 @@ def test_a_users_own_function_is_a_term():
 
     observed = observables(np.array([[10, 20], [30, 50]]))
     named = parts([AccuracyLatency(1, 1, 1), late], observed)
-    np.testing.assert_allclose(total(named), total({k: v for k, v in named.items() if k != "late"}) + [0.8, 0.4])
+    np.testing.assert_allclose(
+        total(named), total({k: v for k, v in named.items() if k != "late"}) + np.array([0.8, 0.4])
+    )
 
 
 def test_one_timestep_has_no_gradient():

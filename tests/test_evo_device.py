@@ -131,7 +131,7 @@ def test_initial_populations(init):
     members = np.asarray(states.members, dtype=np.float64)
     assert members.shape == (400, 12, 3) and members.min() >= -1 and members.max() <= 2
     if init == "normal":
-        assert np.all(members[..., 2] == 1.0)
+        np.testing.assert_allclose(members[..., 2], 1.0, rtol=1e-6)
         assert members[..., 1].mean() == pytest.approx(0.5, abs=0.01)
         assert members[..., 1].std() == pytest.approx(0.1, abs=0.01)
         assert (members[..., 0] < -0.99).mean() < 0.1, "reflected, not piled up at the bound"
@@ -203,7 +203,7 @@ def test_engines_of_one_shape_share_a_compilation():
     [
         (lambda x: x, r"\(12, 3\) to \(12,\).*\(12, 3\)"),
         (lambda x: x.sum(), r"got \(\)"),
-        (lambda x: x.sum(-1) + 1j, "complex64"),
+        (lambda x: x.sum(-1) + 1j, "complex"),
         (lambda x: x[:, 0] > 0, "bool"),
     ],
 )
@@ -222,6 +222,6 @@ def test_other_refusals():
 def test_bounds_are_rounded_inwards():
     engine = evo.make_engine("jax", [0.1, 0.7, 0.3], [99.9, 0.7, 0.9], 8)
     low, high = (np.asarray(bound, dtype=np.float64) for bound in (engine.setting.low, engine.setting.high))
-    assert low[0] >= 0.1 and high[0] <= 99.9 and low[1] == high[1] == np.float32(0.7)
+    assert low[0] >= 0.1 and high[0] <= 99.9 and low[1] == high[1] == engine.setting.low.dtype.type(0.7)
     runs = evo.minimize_on_device(sphere_jax, engine, jax.random.split(jax.random.PRNGKey(0), 2), 10)
     assert np.asarray(runs.population[..., 2], dtype=np.float64).min() >= 0.3

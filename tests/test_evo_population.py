@@ -99,6 +99,7 @@ def test_a_packed_generator_goes_on_where_it_was():
 def test_convergence_rule():
     assert convergence.converged(np.array([1.0, 1.0, 1.0]), 0.0, 0.0)
     assert convergence.converged(np.array([99.0, 101.0]), 0.01, 0.0)
+    assert convergence.converged(np.array([-99.0, -101.0]), 0.01, 0.0)
     assert not convergence.converged(np.array([99.0, 101.0]), 0.0099, 0.0)
     assert convergence.converged(np.array([99.0, 101.0]), 0.0, 1.0)
     assert not convergence.converged(np.array([np.inf, np.inf]), 1e9, 1e9)

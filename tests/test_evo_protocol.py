@@ -154,6 +154,30 @@ def test_rescore_before_ask_moves_the_best(name):
     assert engine.best(engine.tell(waiting, candidates, np.full(len(candidates), 9e9)))[1] == 0.0
 
 
+@pytest.mark.parametrize("name", DE_NAMES)
+def test_an_equal_trial_replaces_its_parent(name):
+    """On a plateau, where many accuracies on few images are equal, the population still moves."""
+    engine = make(name)
+    candidates, state = engine.ask(engine.init(0))
+    state = engine.tell(state, candidates, np.ones(SIZE))
+    candidates, state = engine.ask(state)
+    state = engine.tell(state, candidates, np.ones(len(candidates)))
+    kept = {tuple(row) for row in np.asarray(engine.parents(state)).tolist()}
+    assert kept <= {tuple(row) for row in np.asarray(candidates).tolist()}
+
+
+@pytest.mark.parametrize("name", ["scipy", "evosax", "jax"])
+def test_after_a_rescore_the_new_best_is_mutated(name):
+    # Trials are copies of the best; a second generation would leave nothing to tell apart.
+    engine = make(name, strategy="best1bin", mutation=0.0, crossover=1.0)
+    state = generations(engine, engine.init(1), cost, 1)[-1]
+    new = np.arange(SIZE, dtype=float)[::-1].copy()
+    candidates, _ = engine.ask(engine.rescore(state, new))
+    best = np.asarray(engine.parents(state))[-1]
+    assert not np.allclose(best, np.asarray(engine.parents(state))[0])
+    np.testing.assert_allclose(candidates, np.broadcast_to(best, (SIZE, 4)), rtol=1e-6)
+
+
 def test_a_candidate_the_caller_changed_is_taken_as_it_is_now(engine):
     candidates, state = engine.ask(engine.init(0))
     changed = np.array(candidates)

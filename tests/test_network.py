@@ -3,11 +3,23 @@
 import json
 
 import pytest
+from networks import NETWORKS
 
 from jaxsnn.architectures import ARCHITECTURES, architecture
 from jaxsnn.errors import UserError
-from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, from_json, layer_shapes, to_json, walk
-from networks import NETWORKS
+from jaxsnn.network import (
+    IMAGE,
+    AvgPool,
+    Conv,
+    Dense,
+    Edge,
+    Layer,
+    Network,
+    from_json,
+    layer_shapes,
+    to_json,
+    walk,
+)
 
 
 @pytest.mark.parametrize("network", [*NETWORKS.values(), *(make() for make in ARCHITECTURES.values())])
