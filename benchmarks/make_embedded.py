@@ -38,9 +38,7 @@ def draw(dataset: data.Dataset) -> data.Dataset:
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with the official CIFAR-10")
     default = Path(embedded_subset.__file__).parent / "embedded"
     parser.add_argument("--out", type=Path, default=default, help="folder to write to (%(default)s)")

@@ -47,9 +47,7 @@ def sphere(points):
 
 
 def rosenbrock(points):
-    return np.sum(
-        100.0 * (points[..., 1:] - points[..., :-1] ** 2) ** 2 + (1 - points[..., :-1]) ** 2, axis=-1
-    )
+    return np.sum(100.0 * (points[..., 1:] - points[..., :-1] ** 2) ** 2 + (1 - points[..., :-1]) ** 2, axis=-1)
 
 
 def rastrigin(points):
@@ -218,9 +216,7 @@ def overhead(repeats=200):
             state = engine.tell(state, candidates, cost)
             jax.block_until_ready(state)
             times.append(time.perf_counter() - began)
-        rows.append(
-            {"engine": name, "form": "ask and tell", "milliseconds": 1e3 * statistics.median(times[5:])}
-        )
+        rows.append({"engine": name, "form": "ask and tell", "milliseconds": 1e3 * statistics.median(times[5:])})
     return [*rows, *overhead_on_device(low, high)]
 
 
@@ -270,9 +266,7 @@ def show(console, comparison, overheads):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures to this file as well")
     parser.add_argument("--seeds", type=int, default=20)
     arguments = parser.parse_args()

@@ -138,9 +138,7 @@ def _unpacked(layout: Layout, data_dir: Path) -> Path | None:
         return data_dir
     folder = data_dir / layout.folder
     if folder.exists() and not folder.is_dir():
-        raise DataError(
-            f"{folder} is a file, but the folder unpacked from {layout.archive.name} was expected"
-        )
+        raise DataError(f"{folder} is a file, but the folder unpacked from {layout.archive.name} was expected")
     return folder if folder.is_dir() else None
 
 

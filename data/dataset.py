@@ -35,8 +35,7 @@ class Dataset:
         where = f"{self.name}, split {self.split}, from {self.source}"
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"images must be uint8 (N, H, W, C), but are "
-                f"{self.images.dtype} {self.images.shape} ({where})"
+                f"images must be uint8 (N, H, W, C), but are {self.images.dtype} {self.images.shape} ({where})"
             )
         if self.labels.dtype != np.int32 or self.labels.shape != self.images.shape[:1]:
             raise DataError(

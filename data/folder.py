@@ -63,9 +63,7 @@ def read(split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, 
     offsets = fit.offsets(len(paths), seed)[chosen]
     names = [paths[i] for i in chosen]
     with ThreadPoolExecutor() as pool:
-        images = geometry.stack(
-            pool.map(lambda name, offset: _open(name, fit, offset), names, offsets), names
-        )
+        images = geometry.stack(pool.map(lambda name, offset: _open(name, fit, offset), names, offsets), names)
     return Dataset(
         images=images, labels=every[chosen], classes=classes, name=NAME, split=split, source=str(folder)
     )

@@ -89,8 +89,7 @@ def read(idx: Idx, split: str, data_dir: Path, *, system: bool) -> Dataset:
     labels = _read_array(labels_path, ())
     if len(images) != len(labels):
         raise DataError(
-            f"{images_path} has {len(images)} images, but {labels_path.name} beside it has "
-            f"{len(labels)} labels"
+            f"{images_path} has {len(images)} images, but {labels_path.name} beside it has {len(labels)} labels"
         )
     outside = np.flatnonzero(labels >= len(idx.classes))
     if outside.size:

@@ -12,9 +12,7 @@ PREFIX = "tfds:"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
 
 
-def read(
-    name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, seed: int
-) -> Dataset:
+def read(name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, seed: int) -> Dataset:
     """Return one split of the prepared dataset `name`, uint8 (N, H, W, C).
 
     Its features must be an "image" and a "label" with class names. Images of one size stay as they are;
@@ -77,9 +75,7 @@ def read(
         (image(place, int(index)) for place, index in enumerate(chosen)),
         [f"image {index} of {source}" for index in chosen],
     )
-    return Dataset(
-        images=images, labels=labels, classes=classes, name=PREFIX + name, split=split, source=source
-    )
+    return Dataset(images=images, labels=labels, classes=classes, name=PREFIX + name, split=split, source=source)
 
 
 def _fit(pixels: np.ndarray, fit: geometry.Geometry, offset: np.ndarray) -> np.ndarray:

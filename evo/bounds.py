@@ -28,9 +28,7 @@ def make_box(low, high):
     """
     low, high = np.array(low, dtype=np.float64), np.array(high, dtype=np.float64)
     if low.ndim != 1 or low.shape != high.shape or low.size == 0:
-        raise ValueError(
-            f"bounds must be two arrays of one shape (D,), D > 0; got {low.shape} and {high.shape}"
-        )
+        raise ValueError(f"bounds must be two arrays of one shape (D,), D > 0; got {low.shape} and {high.shape}")
     for wrong, what in (
         (~np.isfinite(low) | ~np.isfinite(high), "not finite"),
         (low > high, "reversed (lower bound above the upper one)"),

@@ -81,9 +81,7 @@ class DeviceDE:
         strategies.dither_range(self.mutation)
         strategies.check_crossover(self.crossover)
         if isinstance(self.search.init, str) and self.search.init not in INITS:
-            raise ValueError(
-                f"engine 'jax' starts from an array, {', '.join(INITS)}; got {self.search.init!r}"
-            )
+            raise ValueError(f"engine 'jax' starts from an array, {', '.join(INITS)}; got {self.search.init!r}")
 
     @functools.cached_property
     def box(self):

@@ -122,9 +122,7 @@ def differential_evolution(
     if polish:
         raise NotImplementedError("polish is not implemented; use scipy.optimize.differential_evolution")
     if not hasattr(constraints, "__len__") or len(constraints):
-        raise NotImplementedError(
-            "constraints are not implemented; use scipy.optimize.differential_evolution"
-        )
+        raise NotImplementedError("constraints are not implemented; use scipy.optimize.differential_evolution")
     if updating not in ("immediate", "deferred"):
         raise ValueError(f"updating must be 'immediate' or 'deferred', got {updating!r}")
     if workers != 1 and updating == "immediate":
@@ -216,8 +214,7 @@ class _Space:
         limits = np.array(bounds, dtype=float).T
         if limits.ndim != 2 or len(limits) != 2 or not np.isfinite(limits).all():
             raise ValueError(
-                "bounds should be a sequence containing finite real valued (min, max) pairs"
-                " for each value in x"
+                "bounds should be a sequence containing finite real valued (min, max) pairs for each value in x"
             )
         self.low, self.high = limits
         self.dimension = len(self.low)
@@ -276,9 +273,7 @@ def _mapper(workers, vectorized):
         with multiprocessing.get_context(method).Pool(processes) as pool:
             yield pool.map
     else:
-        raise RuntimeError(
-            "Number of workers specified must be -1, an int >= 1, or an object with a 'map' method"
-        )
+        raise RuntimeError("Number of workers specified must be -1, an int >= 1, or an object with a 'map' method")
 
 
 class _BoundFunction:
@@ -343,9 +338,7 @@ class _Run:
         self.start()
         weight = draw_weight(self.rng, self.mutation)
         if callable(self.strategy):
-            trials = np.array(
-                [self._custom_trial(member) for member in range(len(self.members))], dtype=float
-            )
+            trials = np.array([self._custom_trial(member) for member in range(len(self.members))], dtype=float)
         else:
             trials = draw_trials(self.rng, self.members, self.index, weight, self.crossover, self.strategy)
         trials = redraw_outside(self.rng, trials)

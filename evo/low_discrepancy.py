@@ -59,9 +59,7 @@ def _direction_numbers(dimension):
     """(dimension, BITS) integers, most significant direction first."""
     table = [[int(word) for word in entry.split()] for entry in JOE_KUO.split(";")]
     if dimension > len(table) + 1:
-        raise ValueError(
-            f"init='sobol' knows {len(table) + 1} dimensions, got {dimension}; 'halton' has no limit"
-        )
+        raise ValueError(f"init='sobol' knows {len(table) + 1} dimensions, got {dimension}; 'halton' has no limit")
     rows = [[1] * BITS]
     for polynomial, *numbers in table[: dimension - 1]:
         degree = len(numbers)

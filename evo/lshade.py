@@ -103,9 +103,7 @@ class LShade:
         generator = rng.unpack(state.generator)
         weight, crossover = draw_parameters(generator, state.memory, len(state.members))
         trials = draw_trials(generator, state, weight, crossover, self.elite)
-        state = state._replace(
-            trials=trials, weight=weight, crossover=crossover, generator=rng.pack(generator)
-        )
+        state = state._replace(trials=trials, weight=weight, crossover=crossover, generator=rng.pack(generator))
         return bounds.points_inside(self.search.box, trials), state
 
     def tell(self, state, candidates, cost):

@@ -139,9 +139,7 @@ class ScipyLike:
         better = cost <= state.energies
         members = np.where(better[:, None], trials, state.members)
         members, energies = best_first(members, np.where(better, cost, state.energies))
-        return state._replace(
-            members=members, energies=energies, trials=members, generation=state.generation + 1
-        )
+        return state._replace(members=members, energies=energies, trials=members, generation=state.generation + 1)
 
     def best(self, state):
         row = np.argmin(state.energies)

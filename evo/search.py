@@ -70,8 +70,6 @@ def _per_dimension(name, value, dimension):
 def _check_population(init, size, box):
     points = np.array(init, dtype=np.float64)
     if points.shape != (size, len(box.low)):
-        raise ValueError(
-            f"an initial population must have shape ({size}, {len(box.low)}), got {points.shape}"
-        )
+        raise ValueError(f"an initial population must have shape ({size}, {len(box.low)}), got {points.shape}")
     check_inside("init", points, box)
     return points

@@ -1,5 +1,6 @@
 """Find layerwise thresholds that reach the accuracy in the fewest timesteps: python -m jaxsnn.optimize"""
 
+import functools
 import hashlib
 import signal
 import time
@@ -26,8 +27,8 @@ from jaxsnn.latency import latency
 from jaxsnn.network import Network, layer_shapes
 from jaxsnn.presets import preset
 from jaxsnn.report import comparison_table
-from jaxsnn.search import Generation, evolve, subsets
-from jaxsnn.simulate import Plan, observe
+from jaxsnn.search import LEADERS, Generation, evolve, select, subsets
+from jaxsnn.simulate import Observables, Plan, observe
 from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.thresholds import Calibration, calibrate
 from jaxsnn.weights import embedded_path, load_weights
@@ -70,6 +71,10 @@ class OptimizeConfig:
     """Timesteps of the final comparison on the test images."""
     test_images: int | None = None
     """Test images of the final comparison; default: all."""
+    finalists: Preset = None
+    """Best candidates that are compared again at the end on more training images, up to 8; 1 for none."""
+    final_images: Preset = None
+    """Training images of that comparison, at most as many as there are."""
     calibration_images: int = 500
     """Training images from which the percentiles are read."""
 
@@ -139,10 +144,13 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
         "timesteps": 2,
         "test_timesteps": 2,
         "rows": 1,
+        "finalists": 1,
     }
     for name, low in (least | {"calibration_images": 1}).items():
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    if config.finalists > LEADERS:
+        raise UserError(f"--finalists is {config.finalists}, expected at most {LEADERS}")
     if not 0 < config.low < 1 < config.high:
         raise UserError(
             f"--low {config.low} and --high {config.high} must be above 0, with 1, the baseline, between them"
@@ -206,7 +214,7 @@ def stop_on_interrupt(console: Console) -> Iterator[list]:
         signal.signal(signal.SIGINT, previous)
 
 
-def history_row(generation: Generation, codec: Codec, target: float) -> dict:
+def history_row(generation: Generation, target: float) -> dict:
     """One line of history.jsonl: what the generation did; ``latency`` is of the best on its training images."""
     return {
         "generation": generation.number,
@@ -223,37 +231,44 @@ def history_row(generation: Generation, codec: Codec, target: float) -> dict:
     }
 
 
-def search(
-    config: OptimizeConfig, snn: SNN, calibration: Calibration, train: data.Dataset, progress=None
-) -> Iterator[tuple[Generation, Codec]]:
-    """Algorithm 1 with a resolved configuration, one generation a step.
+class Objective:
+    """What the search minimises: a configuration's cost of genes on training images."""
 
-    Args:
-        progress: called with the candidates x images that have just been simulated.
-    """
-    codec = make_codec(config, calibration)
-    engine = make_engine(config, codec)
-    dynamics, plan = Dynamics(config.comparison, config.delay), Plan(config.rows)
-
-    def evaluate(genes: Genes, indices: np.ndarray):
-        return observe(
-            snn, genes, train.images[indices], train.labels[indices], config.timesteps, dynamics, plan, progress
+    def __init__(self, config: OptimizeConfig, snn: SNN, train: data.Dataset, progress=None):
+        """``progress`` is called with the candidates x images that have just been simulated."""
+        self.terms = cost_terms(config, snn.network)
+        self._observe = functools.partial(
+            observe,
+            snn,
+            timesteps=config.timesteps,
+            dynamics=Dynamics(config.comparison, config.delay),
+            plan=Plan(config.rows),
+            progress=progress,
         )
+        self._train = train
 
-    subset = subsets(train.labels, config.images, config.subset, config.seed)
-    terms = cost_terms(config, snn.network)
+    def __call__(self, genes: Genes, indices: np.ndarray) -> Observables:
+        """Counts of P candidates on the training images ``indices``."""
+        return self._observe(genes, images=self._train.images[indices], labels=self._train.labels[indices])
+
+
+def generations(
+    config: OptimizeConfig, codec: Codec, objective: Objective, labels: np.ndarray
+) -> Iterator[Generation]:
+    """Algorithm 1 with a resolved configuration, one generation a step; ``labels`` are the training set's."""
+    engine = make_engine(config, codec)
+    subset = subsets(labels, config.images, config.subset, config.seed)
     steps = evolve(
         engine,
         engine.init(config.seed),
         codec,
-        terms,
-        evaluate,
+        objective.terms,
+        objective,
         subset,
         config.generations,
         resample=config.subset == "resample",
     )
-    for generation, _ in steps:
-        yield generation, codec
+    return (generation for generation, _ in steps)
 
 
 def make_codec(config: OptimizeConfig, calibration: Calibration) -> Codec:
@@ -292,6 +307,8 @@ def optimize(config: OptimizeConfig) -> dict:
             f"--images is {config.images} and --calibration-images {config.calibration_images}, "
             f"but {config.data} has only {len(train)} training images"
         )
+    if config.finalists > 1 and config.final_images < config.images:
+        raise UserError(f"--final-images is {config.final_images}, expected at least --images, {config.images}")
     if config.delay == "layer" and min(config.timesteps, config.test_timesteps) <= snn.network.delay:
         raise UserError(
             f"--timesteps {config.timesteps} and --test-timesteps {config.test_timesteps} must be above the layer "
@@ -322,21 +339,33 @@ def optimize(config: OptimizeConfig) -> dict:
         TimeRemainingColumn(),
     )
     rows: list[dict] = []
+    codec = make_codec(config, calibration)
     with stop_on_interrupt(console) as asked, Progress(*columns, console=console) as bar:
+        # the first generation scores no parents; the last step compares the finalists
         work = config.population * config.images * (1 if config.subset == "fixed" else 2)
-        task = bar.add_task("search", total=work * (config.generations + 1), note="compiling")
-        for generation, codec in search(config, snn, calibration, train, lambda n: bar.update(task, advance=n)):
-            # a target that the training images can tell: where the baseline's curve ends
-            rows.append(
-                history_row(generation, codec, rows[0]["accuracy"] if rows else generation.best.accuracy[-1])
-            )
+        final_images = min(config.final_images, len(train))
+        finals = config.finalists * final_images if config.finalists > 1 else 0
+        task = bar.add_task("search", total=work * (config.generations + 1) + finals, note="compiling")
+        objective = Objective(config, snn, train, lambda n: bar.update(task, advance=n))
+        for generation in generations(config, codec, objective, train.labels):
+            # the latency shown is to a target that these images can tell: where the first best curve ends
+            target = rows[0]["accuracy"] if rows else generation.best.accuracy[-1]
+            rows.append(history_row(generation, target))
             runfolder.write_history(folder, rows)
             bar.update(task, note=_note(generation, config, rows))
             if asked:
                 break
-        bar.update(task, completed=work * (config.generations + 1))
+        leaders = generation.leaders[: config.finalists]
+        image_evaluations = generation.image_evaluations
+        if len(leaders) > 1:
+            bar.update(task, note=f"comparing the best {len(leaders)} on {final_images} training images")
+            indices = next(subsets(train.labels, final_images, "fixed", config.seed + 1))
+            leaders = select(leaders, codec, objective.terms, objective, indices)
+            image_evaluations += len(leaders) * final_images
+        best = leaders[0]
+        bar.update(task, completed=work * (config.generations + 1) + finals)
         seconds = time.perf_counter() - started
-        optimized = codec.decode(generation.best.vector[None])
+        optimized = codec.decode(best.vector[None])
         baseline = codec.baseline()
         layers = [layer.name for layer in snn.network.spiking]
         thresholds = {
@@ -376,7 +405,7 @@ def optimize(config: OptimizeConfig) -> dict:
         "converged": not asked and generation.number < config.generations,
         "generations": generation.number,
         "nfe": generation.evaluations,
-        "training_cost_epochs": generation.image_evaluations / len(train),
+        "training_cost_epochs": image_evaluations / len(train),
         "search_seconds": seconds,
         "seconds": time.perf_counter() - started,
         **stamp,
@@ -385,15 +414,15 @@ def optimize(config: OptimizeConfig) -> dict:
     results["baseline"] |= {"percentile": config.percentile} | genes_to_json(baseline)
     results["optimized"] |= {
         "percentiles": thresholds["percentiles"],
-        "cost": generation.best.cost,
-        "cost_parts": generation.best.parts,
+        "cost": best.cost,
+        "cost_parts": best.parts,
     } | genes_to_json(optimized)
     runfolder.write_json(folder / "results.json", results)
     runfolder.write_curves(
         folder,
         baseline=np.array(results["baseline"]["accuracy"]),
         optimized=np.array(results["optimized"]["accuracy"]),
-        training=generation.best.accuracy,
+        training=best.accuracy,
     )
     figures.accuracy_curves(results, folder / "figures" / "accuracy.png")
     figures.threshold_bars(
@@ -404,7 +433,7 @@ def optimize(config: OptimizeConfig) -> dict:
     ended = " (stopped)" if asked else " (converged)" if results["converged"] else ""
     console.print(
         f"{generation.number} generations{ended}, {generation.evaluations} evaluations "
-        f"({results['training_cost_epochs']:.2f} epochs, eq. 17), best cost {generation.best.cost:.3f}, "
+        f"({results['training_cost_epochs']:.2f} epochs, eq. 17), best cost {best.cost:.3f}, "
         f"{results['seconds']:.0f} s in all -> {folder}",
         highlight=False,
         soft_wrap=True,

@@ -26,10 +26,12 @@ class Preset:
     timesteps: int = 100
     test_timesteps: int = 100
     area: float = 0.0
+    finalists: int = 4
+    final_images: int = 5000
 
 
 PRESETS = {
-    "demo": Preset(1, 10, 500, 99.7, 0.15, 12, 10, 200, 40, 80),
+    "demo": Preset(1, 10, 500, 99.7, 0.15, 12, 10, 200, 40, 80, final_images=600),
     "cifar10": Preset(1, 10, 500, 99.7, 0.15, 25, 26, 3000),
     "cifar100-vgg15": Preset(1, 40, 20, 99.7, 0.15, 25, 27, 3000),
     "cifar100-vgg11": Preset(0.7, 60, 200, 99.7, 0.13, 35, 8, 3000),

@@ -24,6 +24,10 @@ Evaluate = Callable[[Genes, np.ndarray], Observables]
 """Genes of P candidates and indices (B,) of training images to what the simulator counted."""
 
 
+LEADERS = 8
+"""Candidates that are kept for the final selection."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A search vector (D,) with its ``cost``, the cost's ``parts`` and its ``accuracy`` (T,) on the subset."""
@@ -40,7 +44,8 @@ class Generation:
 
     Attributes:
         number: 0 is the initial population.
-        best: the best candidate so far; with a fresh subset each generation, the best on this one's.
+        leaders: up to ``LEADERS`` candidates of lowest cost, the best first: of all so far, or with a fresh subset
+            each generation of those that were scored on this one's.
         mean, spread: mean and standard deviation of the population's costs.
         evaluations: candidates evaluated so far (nfe, eq. 10), parents that were scored again included.
         image_evaluations: candidates x images so far (the numerator of eq. 17).
@@ -48,12 +53,16 @@ class Generation:
     """
 
     number: int
-    best: Candidate
+    leaders: tuple[Candidate, ...]
     mean: float
     spread: float
     evaluations: int
     image_evaluations: int
     seconds: float
+
+    @property
+    def best(self) -> Candidate:
+        return self.leaders[0]
 
 
 def subsets(labels: np.ndarray, size: int, mode: str, seed: int) -> Iterator[np.ndarray]:
@@ -68,6 +77,27 @@ def subsets(labels: np.ndarray, size: int, mode: str, seed: int) -> Iterator[np.
         raise UserError(f"the subset is {mode!r}, expected fixed or resample")
     for draw in itertools.count():
         yield data.balanced(labels, size, (seed, draw if mode == "resample" else 0), "the training split")
+
+
+def candidates_of(
+    vectors: np.ndarray, named: dict[str, np.ndarray], observed: Observables
+) -> tuple[Candidate, ...]:
+    """Scored search vectors (P, D), NaN as +inf."""
+    cost = np.nan_to_num(total(named), nan=np.inf, posinf=np.inf)
+    pieces = [{name: float(value[i]) for name, value in named.items()} for i in range(len(vectors))]
+    return tuple(Candidate(*row) for row in zip(vectors, cost.tolist(), pieces, observed.accuracy))
+
+
+def select(
+    leaders: Sequence[Candidate], codec: Codec, terms: Sequence[Term], evaluate: Evaluate, indices: np.ndarray
+) -> tuple[Candidate, ...]:
+    """The leaders scored again on the (more) images ``indices``, the best first.
+
+    The lowest of many noisy costs is lucky as well as good; fresh images tell which.
+    """
+    vectors = np.stack([leader.vector for leader in leaders])
+    observed = evaluate(codec.decode(vectors), indices)
+    return tuple(sorted(candidates_of(vectors, parts(terms, observed), observed), key=lambda c: c.cost))
 
 
 def evolve(
@@ -90,7 +120,7 @@ def evolve(
     Yields:
         what the generation did, and the engine's state behind it.
     """
-    best = None
+    leaders: tuple[Candidate, ...] = ()
     evaluations = images = 0
     for number in range(generations + 1):
         started = time.perf_counter()
@@ -111,18 +141,12 @@ def evolve(
         evaluations += len(group)
         images += len(group) * len(indices)
 
-        leader = int(cost.argmin())
-        if best is None or resample or cost[leader] < best.cost:
-            best = Candidate(
-                group[leader],
-                float(cost[leader]),
-                {name: float(value[leader]) for name, value in named.items()},
-                observed.accuracy[leader],
-            )
+        scored = candidates_of(group, named, observed)
+        leaders = tuple(sorted((() if resample else leaders) + scored, key=lambda c: c.cost)[:LEADERS])
         costs = np.asarray(engine.costs(state), np.float64)
         generation = Generation(
             number,
-            best,
+            leaders,
             float(costs.mean()),
             float(costs.std()),
             evaluations,

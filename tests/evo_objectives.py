@@ -8,9 +8,7 @@ def sphere(points):
 
 
 def rosenbrock(points):
-    return np.sum(
-        100.0 * (points[..., 1:] - points[..., :-1] ** 2) ** 2 + (1 - points[..., :-1]) ** 2, axis=-1
-    )
+    return np.sum(100.0 * (points[..., 1:] - points[..., :-1] ** 2) ** 2 + (1 - points[..., :-1]) ** 2, axis=-1)
 
 
 def rastrigin(points):

@@ -22,7 +22,7 @@ from jaxsnn.train import TrainConfig, train
 from jaxsnn.weights import load_weights, save_weights
 
 SMALL = "--population 4 --generations 2 --images 12 --calibration-images 20 --timesteps 8 --test-timesteps 10"
-SMALL += " --test-images 30 --low 0.5 --tol 0"
+SMALL += " --test-images 30 --low 0.5 --tol 0 --finalists 2 --final-images 20"
 COMMANDS = {
     "optimize": (OptimizeConfig, run_optimize),
     "evaluate": (EvaluateConfig, evaluate),
@@ -96,7 +96,7 @@ def test_a_run_leaves_a_complete_folder(finished):
     assert {"percentile", "thresholds", "accuracy", "spikes_per_image"} <= set(results["baseline"])
     assert {"thresholds", "percentiles", "accuracy", "synops_per_image", "cost"} <= set(results["optimized"])
     assert len(results["optimized"]["accuracy"]) == results["timesteps"] == 10
-    assert results["nfe"] == 12 and results["training_cost_epochs"] == 12 * 12 / 2000
+    assert results["nfe"] == 12 and results["training_cost_epochs"] == (12 * 12 + 2 * 20) / 2000
     assert [row["target_name"] for row in results["latency"]] == ["ANN - 0.5", "ANN - 1", "ANN - 2", "ANN - 5"]
     history = [json.loads(line) for line in (finished / "history.jsonl").read_text().splitlines()]
     assert [row["generation"] for row in history] == [0, 1, 2]
@@ -155,6 +155,8 @@ def test_ctrl_c_stops_after_the_generation_and_still_reports(tiny, monkeypatch, 
         ("--images 2001", "--images is 2001 and --calibration-images 20, but embedded has only 2000"),
         ("--calibration-images 5000", "--calibration-images 5000, but embedded has only 2000"),
         ("--test-images 2001", "2001 images were asked for"),
+        ("--finalists 9", "--finalists is 9, expected at most 8"),
+        ("--final-images 5", "--final-images is 5, expected at least --images, 12"),
         ("--low 1.5", "--low 1.5 and --high 2.0 must be above 0"),
         ("--v0 1", "--v0 is 1.0, expected in [0, 1)"),
         ("--mutation 0.5 2.5", "2.5"),

@@ -98,9 +98,7 @@ def test_agrees_with_numpy_in_distribution(objective, strategy):
     keys = jax.random.split(jax.random.PRNGKey(1), RUNS)
 
     def cost(points):
-        return {"sphere": sphere_jax, "rosenbrock": rosenbrock_jax, "rastrigin": rastrigin_jax}[objective](
-            points
-        )
+        return {"sphere": sphere_jax, "rosenbrock": rosenbrock_jax, "rastrigin": rastrigin_jax}[objective](points)
 
     runs = evo.minimize_on_device(cost, evo.make_engine("jax", *arguments, **settings), keys, GENERATIONS)
     assert stats.ks_2samp(in_numpy, np.asarray(runs.cost)).pvalue > 1e-3
@@ -146,9 +144,7 @@ def test_initial_populations(init):
 
 def test_partners_are_others_and_uniform():
     setting = make().setting
-    draws = jax.vmap(lambda key: device.draw(setting, key, 6, 3, 4))(
-        jax.random.split(jax.random.PRNGKey(0), 3000)
-    )
+    draws = jax.vmap(lambda key: device.draw(setting, key, 6, 3, 4))(jax.random.split(jax.random.PRNGKey(0), 3000))
     partners = np.asarray(draws.partners)
     assert all(len({*row, member}) == 5 for run in partners[:200] for member, row in enumerate(run))
     shares = np.bincount(partners[:, 2].ravel(), minlength=6) / partners[:, 2].size

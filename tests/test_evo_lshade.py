@@ -20,9 +20,7 @@ def unit_objective(function):
 def test_every_generation_equals_the_reference(function, seed):
     objective = unit_objective(function)
     engine = evo.make_engine("lshade", np.zeros(5), np.ones(5), 20, evaluations=700)
-    state = generations(
-        engine, engine.init(seed), lambda points: np.array([objective(p) for p in points]), 1
-    )[-1]
+    state = generations(engine, engine.init(seed), lambda points: np.array([objective(p) for p in points]), 1)[-1]
     reference = Reference(state.trials, objective, 700)
     # The engine reorders nothing before its first shrinking, which 20 of 700 evaluations may already cause.
     assert len(state.members) == len(reference.members)
@@ -34,9 +32,7 @@ def test_every_generation_equals_the_reference(function, seed):
         reference.generation(generator, generator)
         np.testing.assert_allclose(state.members, reference.members, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(state.energies, reference.costs, rtol=1e-7, atol=1e-12)
-        np.testing.assert_allclose(
-            state.archive, np.reshape(reference.archive, (-1, 5)), rtol=1e-9, atol=1e-12
-        )
+        np.testing.assert_allclose(state.archive, np.reshape(reference.archive, (-1, 5)), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(state.memory.weight, reference.m_f, rtol=1e-6)
         closed = [np.nan if m is None else m for m in reference.m_cr]
         np.testing.assert_allclose(state.memory.crossover, closed, rtol=1e-6)

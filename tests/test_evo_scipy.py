@@ -361,9 +361,7 @@ def test_what_scipy_refuses_is_refused(change):
 
 @pytest.mark.parametrize("change", ACCEPTED, ids=repr)
 def test_what_scipy_accepts_is_accepted(change):
-    ours, theirs = (
-        call(m, change) for m in (evo.differential_evolution, scipy_optimize.differential_evolution)
-    )
+    ours, theirs = (call(m, change) for m in (evo.differential_evolution, scipy_optimize.differential_evolution))
     for field in theirs:
         np.testing.assert_array_equal(ours[field], theirs[field])
 
