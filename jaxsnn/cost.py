@@ -6,6 +6,7 @@ term is any function of that form.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +14,23 @@ from jaxsnn.errors import UserError
 from jaxsnn.simulate import Observables
 
 Term = Callable[[Observables], dict[str, np.ndarray]]
+
+
+class Limits(NamedTuple):
+    """Bounds (P, T) of the number of right answers once all images are simulated."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Bounded(Protocol):
+    """A term that racing can use: it knows a lower bound of its value before all images are simulated."""
+
+    def __call__(self, observed: Observables) -> dict[str, np.ndarray]: ...
+
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        """The least (P,) that the term can come to over ``images`` images, given what was observed so far."""
+
 
 PICOJOULE_PER_ADD = 0.9
 """One 32-bit floating-point addition in a 45 nm process (Horowitz, ISSCC 2014)."""
@@ -46,6 +64,14 @@ class AccuracyLatency:
             "accuracy": self.gamma * (1 - accuracy[:, -1]),
         }
 
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        low, high = limits.low / images, limits.high / images
+        steepest = (high[:, 2:] - low[:, :-2]).max(-1, initial=0) / 2
+        ends = np.maximum(high[:, 1] - low[:, 0], high[:, -1] - low[:, -2])
+        # a gradient cannot exceed 1 either, and J is at least 1
+        slope = np.minimum(np.maximum(steepest, ends), 1)
+        return self.alpha + self.beta * (1 - slope) + self.gamma * (1 - high[:, -1])
+
 
 @dataclass(frozen=True)
 class Area:
@@ -60,6 +86,9 @@ class Area:
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"area": self.weight * (1 - observed.accuracy).sum(-1)}
 
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        return self.weight * (1 - limits.high / images).sum(-1)
+
 
 @dataclass(frozen=True)
 class Spikes:
@@ -69,6 +98,9 @@ class Spikes:
 
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"spikes": self.weight * observed.spikes.sum(-1) / observed.images / 1e3}
+
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        return self(observed)["spikes"] * observed.images / images
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,9 @@ class SynapticOperations:
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"synops": self.weight * observed.synops.sum(-1) / observed.images / 1e6}
 
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        return self(observed)["synops"] * observed.images / images
+
 
 @dataclass(frozen=True)
 class Energy:
@@ -89,6 +124,9 @@ class Energy:
 
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"energy": self.weight * observed.synops.sum(-1) / observed.images * PICOJOULE_PER_ADD * 1e-6}
+
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        return self(observed)["energy"] * observed.images / images
 
 
 @dataclass(frozen=True)
@@ -102,6 +140,9 @@ class PeakActivity:
         steps = observed.correct.shape[-1]
         share = observed.spikes / (observed.images * steps * np.asarray(self.neurons))
         return {"peak": self.weight * share.max(-1)}
+
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        return self(observed)["peak"] * observed.images / images
 
 
 def parts(terms: Sequence[Term], observed: Observables) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from jaxsnn.latency import latency
 from jaxsnn.network import Network, layer_shapes
 from jaxsnn.presets import preset
 from jaxsnn.report import comparison_table
-from jaxsnn.search import LEADERS, Generation, evolve, select, subsets
+from jaxsnn.search import LEADERS, Generation, Racing, evolve, select, subsets
 from jaxsnn.simulate import Observables, Plan, observe
 from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.thresholds import Calibration, calibrate
@@ -117,6 +117,9 @@ class OptimizeConfig:
     crossover: float = 0.7
     subset: Literal["fixed", "resample"] = "fixed"
     """Draw the training images once (Algorithm 1) or again for every generation."""
+    race: float | None = None
+    """Stop evaluating trials that are losing at this confidence, in (0.5, 1]; 1 is exact for a fixed subset.
+    Default: no racing."""
     tol: float = 0.01
     """Stop when the costs' standard deviation is at most this share of their mean."""
 
@@ -149,8 +152,20 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
     for name, low in (least | {"calibration_images": 1}).items():
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    for name in ("alpha", "beta", "gamma", "area", "spike_weight", "synop_weight", "energy_weight", "peak_weight"):
+        if not 0 <= getattr(config, name) < float("inf"):
+            raise UserError(
+                f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 0 and finite"
+            )
     if config.finalists > LEADERS:
         raise UserError(f"--finalists is {config.finalists}, expected at most {LEADERS}")
+    if config.race is not None:
+        if not 0.5 < config.race <= 1:
+            raise UserError(f"--race is {config.race}, expected in (0.5, 1]")
+        if config.engine.startswith("evosax:"):
+            raise UserError(
+                f"--race needs greedy selection, which {config.engine} does not do; leave one of them out"
+            )
     if not 0 < config.low < 1 < config.high:
         raise UserError(
             f"--low {config.low} and --high {config.high} must be above 0, with 1, the baseline, between them"
@@ -242,7 +257,8 @@ class Objective:
             snn,
             timesteps=config.timesteps,
             dynamics=Dynamics(config.comparison, config.delay),
-            plan=Plan(config.rows),
+            # a racing population shrinks: groups of one size keep the compiled shape
+            plan=Plan(config.rows, group=None if config.race is None else 4),
             progress=progress,
         )
         self._train = train
@@ -267,6 +283,7 @@ def generations(
         subset,
         config.generations,
         resample=config.subset == "resample",
+        racing=None if config.race is None else Racing(confidence=config.race),
     )
     return (generation for generation, _ in steps)
 

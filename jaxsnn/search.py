@@ -17,6 +17,7 @@ from evo import Engine
 from jaxsnn.codec import Codec
 from jaxsnn.cost import Term, parts, total
 from jaxsnn.errors import UserError
+from jaxsnn.racing import race
 from jaxsnn.simulate import Observables
 from jaxsnn.snn import Genes
 
@@ -36,6 +37,14 @@ class Candidate:
     cost: float
     parts: dict[str, float]
     accuracy: np.ndarray
+
+
+@dataclass(frozen=True)
+class Racing:
+    """Compare trials with their parents in ``blocks`` parts of the subset, at ``confidence`` (1: exact)."""
+
+    blocks: int = 5
+    confidence: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,11 +88,14 @@ def subsets(labels: np.ndarray, size: int, mode: str, seed: int) -> Iterator[np.
         yield data.balanced(labels, size, (seed, draw if mode == "resample" else 0), "the training split")
 
 
-def candidates_of(
-    vectors: np.ndarray, named: dict[str, np.ndarray], observed: Observables
+def score(
+    vectors: np.ndarray, observed: Observables, terms: Sequence[Term], finished: np.ndarray | None = None
 ) -> tuple[Candidate, ...]:
-    """Scored search vectors (P, D), NaN as +inf."""
+    """Search vectors (P, D) with their costs; NaN, and what has not ``finished`` (P,), costs +inf."""
+    named = parts(terms, observed)
     cost = np.nan_to_num(total(named), nan=np.inf, posinf=np.inf)
+    if finished is not None:
+        cost = np.where(finished, cost, np.inf)
     pieces = [{name: float(value[i]) for name, value in named.items()} for i in range(len(vectors))]
     return tuple(Candidate(*row) for row in zip(vectors, cost.tolist(), pieces, observed.accuracy))
 
@@ -96,8 +108,7 @@ def select(
     The lowest of many noisy costs is lucky as well as good; fresh images tell which.
     """
     vectors = np.stack([leader.vector for leader in leaders])
-    observed = evaluate(codec.decode(vectors), indices)
-    return tuple(sorted(candidates_of(vectors, parts(terms, observed), observed), key=lambda c: c.cost))
+    return tuple(sorted(score(vectors, evaluate(codec.decode(vectors), indices), terms), key=lambda c: c.cost))
 
 
 def evolve(
@@ -109,6 +120,7 @@ def evolve(
     subset: Iterator[np.ndarray],
     generations: int,
     resample: bool = False,
+    racing: Racing | None = None,
 ) -> Iterator[tuple[Generation, Any]]:
     """Run the search, one generation a step; the caller may stop after any.
 
@@ -116,6 +128,8 @@ def evolve(
         state: the engine's, from ``engine.init``.
         generations: maximum number behind the initial population; ends earlier where the engine has converged.
         resample: score the parents again on the images their trials are scored on (common random numbers).
+        racing: stop evaluating trials that are losing; needs an engine with greedy selection (differential
+            evolution), which asks no more of a loser's cost than that it is higher.
 
     Yields:
         what the generation did, and the engine's state behind it.
@@ -129,20 +143,28 @@ def evolve(
         candidates = np.array(candidates, np.float64)
         if number == 0:
             candidates[0] = codec.spread("mean")  # the baseline competes, so that nothing worse is returned
-        group = candidates
+        scored: tuple[Candidate, ...] = ()
         if resample and number:
-            group = np.concatenate([np.asarray(engine.parents(state), np.float64), group])
-        observed = evaluate(codec.decode(group), indices)
-        named = parts(terms, observed)
-        cost = total(named)
-        if len(group) > len(candidates):
-            state = engine.rescore(state, cost[: -len(candidates)])
-        state = engine.tell(state, candidates, cost[-len(candidates) :])
-        evaluations += len(group)
-        images += len(group) * len(indices)
+            parents = np.asarray(engine.parents(state), np.float64)
+            scored = score(parents, evaluate(codec.decode(parents), indices), terms)
+            state = engine.rescore(state, np.array([parent.cost for parent in scored]))
+            evaluations += len(parents)
+            images += len(parents) * len(indices)
+        if racing is None or number == 0:
+            trials = score(candidates, evaluate(codec.decode(candidates), indices), terms)
+            images += len(candidates) * len(indices)
+        else:
+            rivals = np.asarray(engine.costs(state), np.float64)
+            observed, finished, used = race(
+                evaluate, codec.decode(candidates), indices, rivals, terms, racing.blocks, racing.confidence
+            )
+            trials = score(candidates, observed, terms, finished)
+            images += used
+        evaluations += len(candidates)
+        state = engine.tell(state, candidates, np.array([trial.cost for trial in trials]))
 
-        scored = candidates_of(group, named, observed)
-        leaders = tuple(sorted((() if resample else leaders) + scored, key=lambda c: c.cost)[:LEADERS])
+        earlier = scored if resample else leaders
+        leaders = tuple(sorted(earlier + trials, key=lambda c: c.cost)[:LEADERS])
         costs = np.asarray(engine.costs(state), np.float64)
         generation = Generation(
             number,

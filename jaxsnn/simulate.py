@@ -21,9 +21,16 @@ from jaxsnn.synops import fan_out
 
 @dataclass(frozen=True)
 class Plan:
-    """How to simulate, never what: at most ``rows`` candidates x images go through the device at once."""
+    """How to simulate, never what.
 
-    rows: int = 512
+    Attributes:
+        rows: at most this many candidates x images go through the device at once.
+        group: at most this many candidates do (None: as many as fit), so that the compiled shape does not
+            depend on their number.
+    """
+
+    rows: int = 192
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,16 +114,23 @@ def _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress,
         raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
     genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
     candidates = len(genes.threshold)
-    size, chunks = _chunks(len(images), max(1, plan.rows // candidates))
+    group = min(plan.group or candidates, plan.rows)
+    groups = [np.arange(start, start + group).clip(max=candidates - 1) for start in range(0, candidates, group)]
+    size, chunks = _chunks(len(images), max(1, plan.rows // group))
     for rows in chunks:
-        padded = _padded(images[rows], labels[rows], size)
-        right, maps = _simulate(snn.network, dynamics, timesteps, per_image, snn.params, genes, *padded)
         count = len(images[rows])
-        right = np.asarray(right)
+        padded = _padded(images[rows], labels[rows], size)
+        parts = []
+        for members in groups:
+            part = Genes(*(None if gene is None else gene[members] for gene in genes))
+            parts.append(_simulate(snn.network, dynamics, timesteps, per_image, snn.params, part, *padded))
+            if progress is not None:
+                jax.block_until_ready(parts[-1])
+                progress(len(set(members)) * count)
+        right = np.concatenate([np.asarray(part[0]) for part in parts])[:candidates]
+        maps = [np.concatenate(layer)[:candidates] for layer in zip(*(part[1] for part in parts))]
         correct = right.sum(1) if per_image else right
-        yield _count(snn.network, correct, [np.asarray(m) for m in maps], count), right[:, :count]
-        if progress is not None:
-            progress(candidates * count)
+        yield _count(snn.network, correct, maps, count), right[:, :count]
 
 
 def _chunks(count: int, size: int) -> tuple[int, list[slice]]:

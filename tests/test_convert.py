@@ -3,10 +3,9 @@
 import jax
 import numpy as np
 import pytest
-import reference
 from flax import nnx
-from networks import PLAIN, dyadic_images, dyadic_snn
 
+import reference
 from jaxsnn.ann import ANN
 from jaxsnn.convert import ann_forward, fold, preprocess
 from jaxsnn.errors import UserError
@@ -14,6 +13,7 @@ from jaxsnn.network import BatchNorm, Conv, Dense, ScaleNorm, vgg, walk
 from jaxsnn.simulate import observe, record
 from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.thresholds import BINS, calibrate
+from networks import PLAIN, dyadic_images, dyadic_snn
 
 
 def trained_like(norm, seed=0):

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from evo_objectives import rastrigin, rosenbrock, sphere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evo
 from evo import device
+from evo_objectives import rastrigin, rosenbrock, sphere
 
 SIZE, DIMENSION = 7, 4
 

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from evo_objectives import generations, sphere
 
 import evo
+from evo_objectives import generations, sphere
 
 SIZE, DIMENSION = 6, 3
 

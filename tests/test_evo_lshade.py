@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from evo_lshade_reference import Reference
-from evo_objectives import generations, rastrigin, rosenbrock, sphere
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import evo
 from evo import lshade, rng
+from evo_lshade_reference import Reference
+from evo_objectives import generations, rastrigin, rosenbrock, sphere
 
 
 def unit_objective(function):

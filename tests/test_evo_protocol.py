@@ -5,9 +5,9 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from evo_objectives import generations, sphere
 
 import evo
+from evo_objectives import generations, sphere
 
 LOW, HIGH = np.array([-1.0, 0.5, 99.0, 2.0]), np.array([3.0, 1.5, 101.0, 2.0])
 MEAN, STD = np.array([0.7, 1.0, 100.0, 2.0]), np.array([0.4, 0.15, 0.5, 0.1])

@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
-from evo_objectives import rastrigin, rosenbrock, sphere
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import evo
+from evo_objectives import rastrigin, rosenbrock, sphere
 
 scipy_optimize = pytest.importorskip("scipy.optimize")
 SCIPY_TESTS = "scipy.optimize.tests.test__differential_evolution"

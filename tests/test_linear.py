@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 import numpy as np
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from jaxsnn.linear import linear_map
 from jaxsnn.network import AvgPool, Conv, Dense, output_shape
 

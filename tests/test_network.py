@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from networks import NETWORKS
 
 from jaxsnn.architectures import ARCHITECTURES, architecture
 from jaxsnn.errors import UserError
@@ -20,6 +19,7 @@ from jaxsnn.network import (
     to_json,
     walk,
 )
+from networks import NETWORKS
 
 
 @pytest.mark.parametrize("network", [*NETWORKS.values(), *(make() for make in ARCHITECTURES.values())])

@@ -1,4 +1,4 @@
-"""Algorithm 1: genes and vectors, subsets, selection, common random numbers. A formula stands for the simulator."""
+"""Algorithm 1: genes and vectors, subsets, selection, common random numbers. The simulator is a formula here."""
 
 import numpy as np
 import pytest

@@ -4,17 +4,17 @@ import re
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
 
+import reference
 from jaxsnn import simulate
 from jaxsnn.errors import UserError
 from jaxsnn.network import AvgPool, layer_shapes
 from jaxsnn.simulate import Plan, observe, observe_images, record
 from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.synops import fan_out
+from networks import NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
 
 T = 12
 

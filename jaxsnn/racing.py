@@ -1,0 +1,73 @@
+"""Racing: a trial that can no longer beat its rival is not evaluated on the remaining images.
+
+Images are simulated block by block. Behind each block, limits on the number of images that a candidate will have
+right at each step turn into a lower bound of its cost; once that lies above the rival's, the candidate is out.
+
+With confidence 1 the limits are certain (the remaining images are all wrong, or all right), so the bound is true
+and a search on a fixed subset with greedy selection takes exactly the same course. Below 1 the limits are those of
+the normal approximation for a sample drawn without replacement, one-sided at this confidence for each step: a
+candidate that would have won is lost with about the remaining probability.
+"""
+
+from collections.abc import Sequence
+from statistics import NormalDist
+
+import numpy as np
+
+from jaxsnn.cost import Bounded, Limits
+from jaxsnn.simulate import Observables
+from jaxsnn.snn import Genes
+
+
+def limits(observed: Observables, images: int, confidence: float) -> Limits:
+    """Lowest and highest number of right answers after all ``images``, from those counted so far, (P, T) each."""
+    seen, right = observed.images, observed.correct
+    rest = images - seen
+    if confidence == 1:
+        return Limits(right, right + rest)
+    share = right / seen
+    # an accuracy of 0 or 1 on a few images proves nothing: one more image on each side (Laplace)
+    smooth = (right + 1) / (seen + 2)
+    slack = NormalDist().inv_cdf(confidence) * images * np.sqrt(smooth * (1 - smooth) / seen * rest / images)
+    expected = right + share * rest
+    return Limits(np.maximum(right, expected - slack), np.minimum(right + rest, expected + slack))
+
+
+def race(
+    evaluate,
+    genes: Genes,
+    indices: np.ndarray,
+    rivals: np.ndarray,
+    terms: Sequence[Bounded],
+    blocks: int,
+    confidence: float,
+) -> tuple[Observables, np.ndarray, int]:
+    """Evaluate candidates against the ``rivals``' costs (P,), in ``blocks`` equal parts of ``indices``.
+
+    Returns:
+        counts (P, ...), complete for the candidates that finished; which ones did, bool (P,); and how many
+        candidates x images were simulated.
+    """
+    alive = np.arange(len(rivals))
+    total, used = None, 0
+    for block in np.array_split(indices, blocks):
+        part = evaluate(Genes(*(None if g is None else g[alive] for g in genes)), block)
+        used += len(alive) * len(block)
+        whole = _scatter(part, alive, len(rivals))
+        total = whole if total is None else total + whole
+        bound = sum(term.lower(total, limits(total, len(indices), confidence), len(indices)) for term in terms)
+        alive = alive[bound[alive] <= rivals[alive]]
+        if not len(alive):
+            break
+    finished = np.zeros(len(rivals), bool)
+    finished[alive] = True
+    return total, finished, used
+
+
+def _scatter(part: Observables, rows: np.ndarray, count: int) -> Observables:
+    def full(values: np.ndarray) -> np.ndarray:
+        out = np.zeros((count, *values.shape[1:]), values.dtype)
+        out[rows] = values
+        return out
+
+    return Observables(full(part.correct), part.images, full(part.spikes), full(part.synops))
