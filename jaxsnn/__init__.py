@@ -2,7 +2,17 @@
 
 network description, ANN       jaxsnn.network, jaxsnn.ann, jaxsnn.architectures
 conversion                     jaxsnn.convert, jaxsnn.thresholds, jaxsnn.weights
-population simulator           jaxsnn.neuron, jaxsnn.simulate
-search                         jaxsnn.cost, jaxsnn.codec, jaxsnn.search
+population simulator           jaxsnn.neuron, jaxsnn.snn, jaxsnn.simulate
+search                         jaxsnn.cost, jaxsnn.codec, jaxsnn.search, jaxsnn.racing
 commands                       python -m jaxsnn.optimize, jaxsnn.evaluate, jaxsnn.train
 """
+
+import os
+
+_FLAG = "xla_cpu_experimental_ynn_fusion_type"
+
+# XLA's YNNPACK fusions make convolutions and window sums on a CPU two to three times slower than XLA's own code
+# (jax 0.10.2, Zen 4), and wrong results are reported for them (jax issues 39103, 39257). XLA reads it when its
+# first computation runs; a value that the user has set stays.
+if _FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_FLAG}=".strip()

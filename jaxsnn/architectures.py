@@ -13,6 +13,8 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "vgg11-slim": partial(
         vgg, [[24], [48], [64, 64], [96, 96, 96], [128, 128, 128]], name="vgg11-slim", norm=ScaleNorm
     ),
+    # for 28 x 28 images and other sides that divide by 4
+    "vgg4": partial(vgg, [[32], [64]], [128], name="vgg4", norm=ScaleNorm),
     # the paper's: no bias, no norm, dropout 0.1, pools between convolution and activation
     "vgg15": partial(
         vgg,

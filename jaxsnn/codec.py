@@ -50,6 +50,8 @@ class Codec:
         unknown = [name for name in self.search if name not in SEARCHABLE]
         if unknown or not self.search:
             raise UserError(f"cannot search {unknown or 'nothing'}; choose from {', '.join(SEARCHABLE)}")
+        if "leak" in self.search and not 0.8 <= self.leak <= 1:
+            raise UserError(f"the leak is {self.leak}, expected in [0.8, 1] where leaks are searched")
         if not 0 < self.base <= 100:
             raise UserError(f"the base percentile is {self.base}, expected in (0, 100]")
 
@@ -89,11 +91,13 @@ class Codec:
         leak = genes.get("leak", self.leak * constant if self.leak != 1 else None)
         return Genes(threshold, v0, leak)
 
+    def baseline_vector(self) -> np.ndarray:
+        """The baseline as a search vector (D,)."""
+        every = {"threshold": 1.0 if self.space == "normalised" else self.base, "v0": self.v0, "leak": self.leak}
+        return np.repeat([every[name] for name in SEARCHABLE if name in self.search], self.layers).astype(
+            np.float64
+        )
+
     def baseline(self) -> Genes:
         """One candidate: every threshold at the base percentile, v0 and leak at their fixed values."""
-        constant = np.ones((1, self.layers))
-        return Genes(
-            self.calibration.threshold(self.base)[None],
-            self.v0 * constant if self.v0 else None,
-            self.leak * constant if self.leak != 1 else None,
-        )
+        return self.decode(self.baseline_vector()[None])

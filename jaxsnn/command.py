@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -19,19 +20,25 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
 
     Exit code 2 and one sentence on bad input, no traceback unless ``--debug`` is given; 130 on a second Ctrl-C.
     """
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
-    config = tyro.cli(config_type, prog=f"python -m {name}", args=[a for a in arguments if a != "--debug"])
+    config = tyro.cli(config_type, prog=f"python -m {name}")
     try:
         work(config)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (UserError, DataError, OSError) as error:
-        if debug:
+    except (UserError, DataError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and not _out_of_memory(error):
+            raise
+        if config.debug:
             traceback.print_exc()
-        else:
-            Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {_sentence(error)}", soft_wrap=True)
+        sentence = (
+            "out of memory: lower --rows, or --batch in training" if _out_of_memory(error) else _sentence(error)
+        )
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {sentence}", soft_wrap=True)
         sys.exit(2)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _sentence(error: Exception) -> str:

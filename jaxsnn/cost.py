@@ -91,6 +91,21 @@ class Area:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """weight * (1 - the accuracy as T goes to infinity), which ``jaxsnn.limit`` finds on many images cheaply.
+
+    A candidate that is fast because its thresholds clip activations pays for it here.
+    """
+
+    weight: float
+
+    def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
+        if observed.limit_correct is None:
+            raise UserError("the limit's cost needs observables with limit_correct")
+        return {"limit": self.weight * (1 - observed.limit_correct / observed.limit_images)}
+
+
+@dataclass(frozen=True)
 class Spikes:
     """weight * thousand spikes per image, all layers together."""
 

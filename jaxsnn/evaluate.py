@@ -53,6 +53,8 @@ class EvaluateConfig:
     """Also write results.json and the figure of the accuracies into this folder."""
     rows: int = 192
     """Candidates x images that go through the device at once."""
+    debug: bool = False
+    """Show where an error came from."""
 
 
 def evaluate(config: EvaluateConfig) -> dict:
@@ -61,6 +63,10 @@ def evaluate(config: EvaluateConfig) -> dict:
     for name, low in (("timesteps", 1), ("rows", 1), ("calibration_images", 1)):
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    if not 0 < config.percentile <= 100:
+        raise UserError(f"--percentile is {config.percentile}, expected in (0, 100]")
+    if config.out is not None and (config.out / "config.json").exists():
+        raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
     found = runfolder.read_thresholds(config.run)
     named = found.get("weights")
     weights = config.weights or (Path(named) if isinstance(named, str) else None)
@@ -82,6 +88,11 @@ def evaluate(config: EvaluateConfig) -> dict:
 
     def calibration() -> Calibration:
         train = data.load(config.data, "train", config.data_dir)
+        if config.calibration_images > len(train):
+            raise UserError(
+                f"--calibration-images is {config.calibration_images}, but {config.data} has only {len(train)} "
+                "training images"
+            )
         subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
         return calibrate(snn.network, snn.params, train.images[subset])
 
@@ -115,10 +126,10 @@ def evaluate(config: EvaluateConfig) -> dict:
     results |= {"test_sha256": test.content_hash(), "versions": versions(), "device": describe_device()}
     results["baseline"] |= {"percentile": percentile} | genes_to_json(reference)
     results["optimized"] |= genes_to_json(optimized)
+    console.print(comparison_table(results))
     if config.out is not None:
         runfolder.write_json(config.out / "results.json", results)
         figures.accuracy_curves(results, config.out / "accuracy.png")
-    console.print(comparison_table(results))
     return results
 
 

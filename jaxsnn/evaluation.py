@@ -56,8 +56,16 @@ def versions() -> dict[str, str]:
 
 
 def stack(first: Genes, second: Genes) -> Genes:
-    """Candidates of both, in that order."""
-    return Genes(*(None if a is None and b is None else np.concatenate([a, b]) for a, b in zip(first, second)))
+    """Candidates of both, in that order; a gene that only one of them sets has its usual value in the other."""
+    joined = []
+    for one, two, usual in zip(first, second, (None, 0.0, 1.0)):
+        if one is None and two is None:
+            joined.append(None)
+        else:
+            one = np.full_like(first.threshold, usual) if one is None else one
+            two = np.full_like(second.threshold, usual) if two is None else two
+            joined.append(np.concatenate([one, two]))
+    return Genes(*joined)
 
 
 def compare_on_test(

@@ -299,6 +299,9 @@ def from_json(text: str) -> Network:
             tuple(raw["std"]),
         )
         walk(network)
+        channels = network.input_shape[2]
+        if len(network.mean) != channels or len(network.std) != channels or not all(s > 0 for s in network.std):
+            raise UserError(f"mean and std need {channels} numbers each, std above 0")
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"not a network description: {error}") from error
     return network

@@ -24,14 +24,15 @@ from jaxsnn.convert import fold
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
 from jaxsnn.latency import latency
+from jaxsnn.limit import limit_correct
 from jaxsnn.network import Network, layer_shapes
 from jaxsnn.presets import preset
 from jaxsnn.report import comparison_table
 from jaxsnn.search import LEADERS, Generation, Racing, evolve, select, subsets
 from jaxsnn.simulate import Observables, Plan, observe
-from jaxsnn.snn import SNN, Dynamics, Genes
+from jaxsnn.snn import SNN, Dynamics, Genes, check_genes
 from jaxsnn.thresholds import Calibration, calibrate
-from jaxsnn.weights import embedded_path, load_weights
+from jaxsnn.weights import embedded_path, load_weights, to_device
 
 Preset = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")]
 PresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")]
@@ -86,6 +87,11 @@ class OptimizeConfig:
     """Weight of 1 - the final accuracy, eq. 11."""
     area: PresetFloat = None
     """Weight of the area above the accuracy curve, in steps; not in the paper."""
+    limit: PresetFloat = None
+    """Weight of 1 - the accuracy as T goes to infinity, from the ANN clipped at the thresholds (eq. 6); not in the
+    paper."""
+    limit_images: Preset = None
+    """Training images for that, at most as many as there are."""
     spike_weight: float = 0.0
     """Cost of a thousand spikes per image."""
     synop_weight: float = 0.0
@@ -101,9 +107,9 @@ class OptimizeConfig:
     """Spread of the initial population around the baseline, in units of the search."""
     space: Literal["normalised", "percentile"] = "normalised"
     """Search thresholds relative to the baseline's, or percentiles."""
-    low: float = 0.2
+    low: PresetFloat = None
     """Lowest threshold, relative to the baseline's."""
-    high: float = 2.0
+    high: PresetFloat = None
     """Highest threshold, relative to the baseline's."""
     search: tuple[Literal["threshold", "v0", "leak"], ...] = ("threshold",)
     """Genes to search, one per layer each."""
@@ -119,8 +125,8 @@ class OptimizeConfig:
     """Draw the training images once (Algorithm 1) or again for every generation."""
     race: float | None = None
     """Stop evaluating trials that are losing at this confidence, in (0.5, 1]; 1 is exact for a fixed subset.
-    Default: no racing."""
-    tol: float = 0.01
+    Not together with --limit. Default: no racing."""
+    tol: PresetFloat = None
     """Stop when the costs' standard deviation is at most this share of their mean."""
 
     delay: Literal["layer", "none"] = "layer"
@@ -133,6 +139,8 @@ class OptimizeConfig:
     """Factor on the membrane at each step, where it is not searched."""
     rows: int = 192
     """Candidates x images that go through the device at once: lower it where memory is short."""
+    debug: bool = False
+    """Show where an error came from."""
 
 
 def resolve(config: OptimizeConfig) -> OptimizeConfig:
@@ -148,11 +156,22 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
         "test_timesteps": 2,
         "rows": 1,
         "finalists": 1,
+        "limit_images": 1,
     }
     for name, low in (least | {"calibration_images": 1}).items():
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
-    for name in ("alpha", "beta", "gamma", "area", "spike_weight", "synop_weight", "energy_weight", "peak_weight"):
+    for name in (
+        "alpha",
+        "beta",
+        "gamma",
+        "area",
+        "limit",
+        "spike_weight",
+        "synop_weight",
+        "energy_weight",
+        "peak_weight",
+    ):
         if not 0 <= getattr(config, name) < float("inf"):
             raise UserError(
                 f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 0 and finite"
@@ -162,6 +181,8 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
     if config.race is not None:
         if not 0.5 < config.race <= 1:
             raise UserError(f"--race is {config.race}, expected in (0.5, 1]")
+        if config.limit:
+            raise UserError("--race knows no bound of the accuracy as T grows: leave it out, or set --limit 0")
         if config.engine.startswith("evosax:"):
             raise UserError(
                 f"--race needs greedy selection, which {config.engine} does not do; leave one of them out"
@@ -180,6 +201,7 @@ def cost_terms(config: OptimizeConfig, network: Network) -> list[cost.Term]:
     neurons = tuple(int(np.prod(shape)) for shape in layer_shapes(network)[:-1])
     extra = [
         (config.area, lambda weight: cost.Area(weight)),
+        (config.limit, lambda weight: cost.Limit(weight)),
         (config.spike_weight, lambda weight: cost.Spikes(weight)),
         (config.synop_weight, lambda weight: cost.SynapticOperations(weight)),
         (config.energy_weight, lambda weight: cost.Energy(weight)),
@@ -191,6 +213,8 @@ def cost_terms(config: OptimizeConfig, network: Network) -> list[cost.Term]:
 
 def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
     """The engine, its initial population N(mean, std^2) with the baseline as one of its members."""
+    if config.strategy and config.engine not in ("scipy", "evosax", "jax"):
+        raise UserError(f"--strategy is for the engines scipy, evosax and jax; {config.engine} has none")
     options = {"strategy": config.strategy}
     if config.engine in ("scipy", "evosax", "jax"):
         options |= {"mutation": config.mutation, "crossover": config.crossover}
@@ -209,7 +233,8 @@ def load_snn(weights: Path | None) -> tuple[SNN, str]:
     """The converted network of a weights file (None: the embedded one), and the file's sha256."""
     path = embedded_path() if weights is None else weights
     network, params, _ = load_weights(path)
-    return SNN(*fold(network, params)), hashlib.sha256(path.read_bytes()).hexdigest()
+    folded, params = fold(network, params)
+    return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
@@ -246,6 +271,11 @@ def history_row(generation: Generation, target: float) -> dict:
     }
 
 
+def plan_of(config: OptimizeConfig) -> Plan:
+    """How to simulate; where the population shrinks, groups of one size keep the compiled shape."""
+    return Plan(config.rows, group=4 if config.race is not None or config.engine == "lshade" else None)
+
+
 class Objective:
     """What the search minimises: a configuration's cost of genes on training images."""
 
@@ -257,15 +287,26 @@ class Objective:
             snn,
             timesteps=config.timesteps,
             dynamics=Dynamics(config.comparison, config.delay),
-            # a racing population shrinks: groups of one size keep the compiled shape
-            plan=Plan(config.rows, group=None if config.race is None else 4),
+            plan=plan_of(config),
             progress=progress,
         )
+        self._snn = snn
         self._train = train
+        self._limit_plan = plan_of(config)
+        self.limit_passes = 0
+        count = min(config.limit_images, len(train)) if config.limit else 0
+        self._limit = data.balanced(train.labels, count, config.seed, "the training split") if count else None
 
     def __call__(self, genes: Genes, indices: np.ndarray) -> Observables:
         """Counts of P candidates on the training images ``indices``."""
-        return self._observe(genes, images=self._train.images[indices], labels=self._train.labels[indices])
+        train = self._train
+        observed = self._observe(genes, images=train.images[indices], labels=train.labels[indices])
+        if self._limit is None:
+            return observed
+        images, labels = train.images[self._limit], train.labels[self._limit]
+        self.limit_passes += len(genes.threshold) * len(labels)
+        right = limit_correct(self._snn, genes, images, labels, self._limit_plan)
+        return replace(observed, limit_correct=right, limit_images=len(labels))
 
 
 def generations(
@@ -284,6 +325,7 @@ def generations(
         config.generations,
         resample=config.subset == "resample",
         racing=None if config.race is None else Racing(confidence=config.race),
+        keep=config.finalists,
     )
     return (generation for generation, _ in steps)
 
@@ -332,8 +374,14 @@ def optimize(config: OptimizeConfig) -> dict:
             f"delay of {snn.network.delay} steps: nothing reaches the read-out before"
         )
     make_engine(config, make_codec(config, Calibration(np.ones(len(snn.network.spiking)), np.ones((1, 2)), 0)))
+    subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
+    calibration = calibrate(snn.network, snn.params, train.images[subset])
+    check_genes(snn.network, make_codec(config, calibration).baseline())
+
     folder = config.out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    record = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items() if k != "out"}
+    record = {
+        k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items() if k not in ("out", "debug")
+    }
     identity = {"weights_sha256": sha256, "train_sha256": train.content_hash(), "test_sha256": test.content_hash()}
     stamp = {"versions": versions(), "device": describe_device()}
     runfolder.open_run(folder, runfolder.plain(record | identity) | stamp)
@@ -344,9 +392,6 @@ def optimize(config: OptimizeConfig) -> dict:
         f"at most {config.generations} generations, on {stamp['device']}",
         highlight=False,
     )
-    subset = next(subsets(train.labels, config.calibration_images, "fixed", config.seed))
-    calibration = calibrate(snn.network, snn.params, train.images[subset])
-
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
@@ -356,6 +401,7 @@ def optimize(config: OptimizeConfig) -> dict:
         TimeRemainingColumn(),
     )
     rows: list[dict] = []
+    stopped = False
     codec = make_codec(config, calibration)
     with stop_on_interrupt(console) as asked, Progress(*columns, console=console) as bar:
         # the first generation scores no parents; the last step compares the finalists
@@ -370,7 +416,8 @@ def optimize(config: OptimizeConfig) -> dict:
             rows.append(history_row(generation, target))
             runfolder.write_history(folder, rows)
             bar.update(task, note=_note(generation, config, rows))
-            if asked:
+            if asked and generation.number < config.generations:
+                stopped = True
                 break
         leaders = generation.leaders[: config.finalists]
         image_evaluations = generation.image_evaluations
@@ -418,11 +465,13 @@ def optimize(config: OptimizeConfig) -> dict:
         "seed": config.seed,
         "network": snn.network.name,
         "layers": layers,
-        "stopped_early": bool(asked),
-        "converged": not asked and generation.number < config.generations,
+        "stopped_early": stopped,
+        "converged": not stopped and generation.number < config.generations,
         "generations": generation.number,
         "nfe": generation.evaluations,
+        # eq. 17 counts simulated images; a pass of the clipped ANN (--limit) costs one timestep, not T
         "training_cost_epochs": image_evaluations / len(train),
+        "limit_passes": objective.limit_passes,
         "search_seconds": seconds,
         "seconds": time.perf_counter() - started,
         **stamp,
@@ -447,7 +496,7 @@ def optimize(config: OptimizeConfig) -> dict:
     )
     figures.cost_history(rows, folder / "figures" / "cost.png")
     console.print(comparison_table(results))
-    ended = " (stopped)" if asked else " (converged)" if results["converged"] else ""
+    ended = " (stopped)" if stopped else " (converged)" if results["converged"] else ""
     console.print(
         f"{generation.number} generations{ended}, {generation.evaluations} evaluations "
         f"({results['training_cost_epochs']:.2f} epochs, eq. 17), best cost {best.cost:.3f}, "
@@ -460,7 +509,8 @@ def optimize(config: OptimizeConfig) -> dict:
 
 def _note(generation: Generation, config: OptimizeConfig, rows: list[dict]) -> str:
     """Progress line behind a generation; latency and accuracy are of the best on its training images."""
-    simulated = config.population * config.images * config.timesteps
+    before = rows[-2]["image_evaluations"] if len(rows) > 1 else 0
+    simulated = (generation.image_evaluations - before) * config.timesteps
     rate = simulated / generation.seconds if generation.seconds else 0
     reached = rows[-1]["latency"]
     return (

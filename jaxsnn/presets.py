@@ -26,12 +26,35 @@ class Preset:
     timesteps: int = 100
     test_timesteps: int = 100
     area: float = 0.0
+    limit: float = 0.0
+    limit_images: int = 2000
+    tol: float = 0.01
+    low: float = 0.2
+    high: float = 2.0
     finalists: int = 4
     final_images: int = 5000
 
 
 PRESETS = {
-    "demo": Preset(1, 10, 500, 99.7, 0.15, 12, 10, 200, 40, 80, final_images=600),
+    "demo": Preset(
+        alpha=1,
+        beta=10,
+        gamma=100,
+        percentile=99.7,
+        std=0.15,
+        population=12,
+        generations=12,
+        images=80,
+        timesteps=34,
+        test_timesteps=80,
+        area=1,
+        limit=1500,
+        limit_images=1500,
+        final_images=300,
+        tol=0,
+        low=0.3,
+        high=1.5,
+    ),
     "cifar10": Preset(1, 10, 500, 99.7, 0.15, 25, 26, 3000),
     "cifar100-vgg15": Preset(1, 40, 20, 99.7, 0.15, 25, 27, 3000),
     "cifar100-vgg11": Preset(0.7, 60, 200, 99.7, 0.13, 35, 8, 3000),

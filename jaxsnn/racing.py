@@ -50,7 +50,7 @@ def race(
     """
     alive = np.arange(len(rivals))
     total, used = None, 0
-    for block in np.array_split(indices, blocks):
+    for block in np.array_split(indices, min(blocks, len(indices))):
         part = evaluate(Genes(*(None if g is None else g[alive] for g in genes)), block)
         used += len(alive) * len(block)
         whole = _scatter(part, alive, len(rivals))

@@ -1,4 +1,4 @@
-"""A run's folder: everything needed to continue, redraw or check it."""
+"""A run's folder: everything needed to repeat, redraw or check it."""
 
 import json
 from collections.abc import Sequence
@@ -42,6 +42,8 @@ def open_run(folder: Path, config: dict) -> None:
         held = read_json(record)
         keys = (held.keys() | config.keys()) - {"versions", "device"}
         different = sorted(key for key in keys if held.get(key) != config.get(key))
+        if not different and (folder / "results.json").exists():
+            raise UserError(f"{folder} already holds this run with its results: choose another --out")
         if different:
             key = different[0]
             raise UserError(
@@ -78,14 +80,17 @@ def read_thresholds(path: Path) -> dict:
         UserError: no such file, or entries of the wrong kind.
     """
     found = read_json(path / "thresholds.json" if path.is_dir() else path)
-    if "thresholds" not in found:
+    if found.get("thresholds") is None:
         raise UserError(f"{path} has no list of thresholds")
     for name in GENES:
         if found.get(name) is not None:
             values = found[name]
             if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
                 raise UserError(f"{path}: {name} is not a list of numbers")
-            found[name] = np.asarray(values, np.float64)
+            try:
+                found[name] = np.asarray(values, np.float64)
+            except OverflowError as error:
+                raise UserError(f"{path}: {name} holds a number beyond float64") from error
     return found
 
 

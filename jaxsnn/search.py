@@ -53,7 +53,7 @@ class Generation:
 
     Attributes:
         number: 0 is the initial population.
-        leaders: up to ``LEADERS`` candidates of lowest cost, the best first: of all so far, or with a fresh subset
+        leaders: some candidates of lowest cost, the best first: of all so far, or with a fresh subset
             each generation of those that were scored on this one's.
         mean, spread: mean and standard deviation of the population's costs.
         evaluations: candidates evaluated so far (nfe, eq. 10), parents that were scored again included.
@@ -121,6 +121,7 @@ def evolve(
     generations: int,
     resample: bool = False,
     racing: Racing | None = None,
+    keep: int = LEADERS,
 ) -> Iterator[tuple[Generation, Any]]:
     """Run the search, one generation a step; the caller may stop after any.
 
@@ -130,6 +131,7 @@ def evolve(
         resample: score the parents again on the images their trials are scored on (common random numbers).
         racing: stop evaluating trials that are losing; needs an engine with greedy selection (differential
             evolution), which asks no more of a loser's cost than that it is higher.
+        keep: number of leaders.
 
     Yields:
         what the generation did, and the engine's state behind it.
@@ -142,7 +144,7 @@ def evolve(
         candidates, state = engine.ask(state)
         candidates = np.array(candidates, np.float64)
         if number == 0:
-            candidates[0] = codec.spread("mean")  # the baseline competes, so that nothing worse is returned
+            candidates[0] = codec.baseline_vector()  # the baseline competes, so that nothing worse is returned
         scored: tuple[Candidate, ...] = ()
         if resample and number:
             parents = np.asarray(engine.parents(state), np.float64)
@@ -155,6 +157,8 @@ def evolve(
             images += len(candidates) * len(indices)
         else:
             rivals = np.asarray(engine.costs(state), np.float64)
+            if not resample:  # a trial that its own parent beats can still be a leader
+                rivals = np.maximum(rivals, leaders[keep - 1].cost if len(leaders) >= keep else np.inf)
             observed, finished, used = race(
                 evaluate, codec.decode(candidates), indices, rivals, terms, racing.blocks, racing.confidence
             )
@@ -164,7 +168,7 @@ def evolve(
         state = engine.tell(state, candidates, np.array([trial.cost for trial in trials]))
 
         earlier = scored if resample else leaders
-        leaders = tuple(sorted(earlier + trials, key=lambda c: c.cost)[:LEADERS])
+        leaders = tuple(sorted(earlier + trials, key=lambda c: c.cost)[:keep])
         costs = np.asarray(engine.costs(state), np.float64)
         generation = Generation(
             number,

@@ -43,12 +43,16 @@ class Observables:
             read-out within T: they would cost energy on hardware that goes on, but change no result.
         synops: (P, L) synaptic operations that these spikes cause: a spike counts once for every weight that
             it drives (padding left out). The constant input current is not spikes and is not counted.
+        limit_correct: (P,) of ``limit_images`` that are right as T goes to infinity (``jaxsnn.limit``), where
+            that was asked for.
     """
 
     correct: np.ndarray
     images: int
     spikes: np.ndarray
     synops: np.ndarray
+    limit_correct: np.ndarray | None = None
+    limit_images: int = 0
 
     @property
     def accuracy(self) -> np.ndarray:

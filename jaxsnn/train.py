@@ -34,7 +34,8 @@ class TrainConfig:
     """
 
     network: str = "vgg11-slim"
-    """Architecture: vgg11-slim (the embedded one) or vgg15 (the paper's)."""
+    """Architecture: vgg11-slim (the embedded one) or vgg15 (the paper's), for sides that divide by 32; vgg4 for
+    28 x 28 images."""
     data: str = "embedded"
     """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
     data_dir: Path | None = None
@@ -50,6 +51,8 @@ class TrainConfig:
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     seed: int = 0
+    debug: bool = False
+    """Show where an error came from."""
 
 
 def augment(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -160,6 +163,8 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
 
 def check(config: TrainConfig) -> None:
     """Raise ``UserError`` for settings that cannot be."""
+    if not (np.isfinite(config.learning_rate) and 0 <= config.label_smoothing < 1 and config.weight_decay >= 0):
+        raise UserError("--learning-rate must be finite, --label-smoothing in [0, 1), --weight-decay at least 0")
     for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("learning_rate", 0.0)):
         if not getattr(config, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
@@ -177,7 +182,7 @@ def train(config: TrainConfig) -> None:
     per_epoch = len(training) // config.batch
     optimizer = make_optimizer(ann, config, config.epochs * per_epoch)
 
-    settings = json.dumps(asdict(config) | {"out": None, "data_dir": None}, indent=2).encode()
+    settings = json.dumps(asdict(config) | {"out": None, "data_dir": None, "debug": None}, indent=2).encode()
     record, checkpoint = config.out / "config.json", config.out / "checkpoint.safetensors"
     if record.exists() and record.read_bytes() != settings:
         raise UserError(f"{config.out} holds a run with other settings; choose another --out or delete it")
@@ -204,6 +209,8 @@ def train(config: TrainConfig) -> None:
                 batch = order[step * config.batch : (step + 1) * config.batch]
                 loss = train_step(ann, optimizer, images[batch], labels[batch], key, config.label_smoothing)
                 total += float(loss)
+                if not np.isfinite(total):
+                    raise UserError(f"the loss is {float(loss)} in epoch {epoch + 1}: lower --learning-rate")
                 bar.update(task, advance=1, note=f"epoch {epoch + 1}/{config.epochs}, loss {float(loss):.3f}")
             row = {"epoch": epoch + 1, "loss": total / per_epoch, "seconds": time.perf_counter() - started}
             if held is not None:

@@ -22,7 +22,7 @@ from jaxsnn.train import TrainConfig, train
 from jaxsnn.weights import load_weights, save_weights
 
 SMALL = "--population 4 --generations 2 --images 12 --calibration-images 20 --timesteps 8 --test-timesteps 10"
-SMALL += " --test-images 30 --low 0.5 --tol 0 --finalists 2 --final-images 20"
+SMALL += " --test-images 30 --low 0.5 --tol 0 --finalists 2 --final-images 20 --limit-images 20"
 COMMANDS = {
     "optimize": (OptimizeConfig, run_optimize),
     "evaluate": (EvaluateConfig, evaluate),
@@ -118,15 +118,41 @@ def test_evaluate_repeats_what_the_run_reported(finished, monkeypatch, tmp_path)
     assert (out / "accuracy.png").stat().st_size > 1000
 
 
-def test_the_same_command_again_gives_the_same_result_and_another_is_refused(finished, tiny, monkeypatch, capsys):
-    before = (finished / "thresholds.json").read_bytes()
-    arguments = [*SMALL.split(), "--weights", str(tiny), "--out", str(finished)]
-    assert call(monkeypatch, "optimize", arguments) == 0
-    assert (finished / "thresholds.json").read_bytes() == before
+def test_a_run_repeats_and_its_folder_is_not_overwritten(finished, tiny, monkeypatch, capsys, tmp_path):
+    thresholds = (finished / "thresholds.json").read_bytes()
+    results = (finished / "results.json").read_bytes()
+    arguments = [*SMALL.split(), "--weights", str(tiny), "--out"]
+    assert call(monkeypatch, "optimize", [*arguments, str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "thresholds.json").read_bytes() == thresholds
     capsys.readouterr()
-    message = refused(monkeypatch, capsys, "optimize", [*arguments, "--seed", "1"])
+    message = refused(monkeypatch, capsys, "optimize", [*arguments, str(finished)])
+    assert "already holds this run with its results" in message
+    message = refused(monkeypatch, capsys, "optimize", [*arguments, str(finished), "--seed", "1"])
     assert "already holds a run with another configuration (seed is 0 there, 1 here)" in message
-    assert (finished / "thresholds.json").read_bytes() == before
+    message = refused(monkeypatch, capsys, "evaluate", [str(finished), "--out", str(finished)])
+    assert "whose results would be lost" in message
+    assert (finished / "results.json").read_bytes() == results
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "--search threshold v0 leak",
+        "--race 1 --limit 0",
+        "--engine lshade",
+        "--engine evosax --subset resample",
+        "--space percentile --comparison >= --delay none --v0 0.5",
+    ],
+)
+def test_the_options_work_together(extra, tiny, monkeypatch, tmp_path):
+    arguments = [*SMALL.split(), "--weights", str(tiny), "--out", str(tmp_path / "run"), *extra.split()]
+    assert call(monkeypatch, "optimize", arguments) == 0
+    first = json.loads((tmp_path / "run" / "results.json").read_text())
+    arguments = [str(tmp_path / "run"), "--images", "30", "--timesteps", "10", "--out", str(tmp_path / "again")]
+    assert call(monkeypatch, "evaluate", arguments) == 0
+    again = json.loads((tmp_path / "again" / "results.json").read_text())
+    for name in ("baseline", "optimized"):
+        assert again[name]["accuracy"] == first[name]["accuracy"]
 
 
 def test_ctrl_c_stops_after_the_generation_and_still_reports(tiny, monkeypatch, tmp_path):
@@ -157,7 +183,7 @@ def test_ctrl_c_stops_after_the_generation_and_still_reports(tiny, monkeypatch, 
         ("--test-images 2001", "2001 images were asked for"),
         ("--finalists 9", "--finalists is 9, expected at most 8"),
         ("--final-images 5", "--final-images is 5, expected at least --images, 12"),
-        ("--low 1.5", "--low 1.5 and --high 2.0 must be above 0"),
+        ("--low 1.5", "--low 1.5 and --high 1.5 must be above 0"),
         ("--v0 1", "--v0 is 1.0, expected in [0, 1)"),
         ("--mutation 0.5 2.5", "2.5"),
         ("--crossover 1.5", "1.5"),
@@ -243,6 +269,8 @@ def test_a_file_that_holds_no_weights_is_refused(content, monkeypatch, capsys, t
         ("[1, 1, 1]", "holds list, expected a JSON object"),
         ("{", "is not JSON"),
         ("[" * 100000, "is not JSON"),
+        ('{"thresholds": null}', "has no list of thresholds"),
+        ('{"thresholds": [1' + "0" * 400 + ", 1, 1]}", "beyond float64"),
     ],
 )
 def test_thresholds_that_make_no_sense_are_refused(content, message, tiny, monkeypatch, capsys, tmp_path):

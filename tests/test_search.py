@@ -118,7 +118,10 @@ def test_parents_and_trials_meet_on_the_same_images_when_resampled(name):
     steps = list(
         evolve(engine, engine.init(1), codec, [Area(1)], bowl(np.ones(LAYERS), log), fresh, 3, resample=True)
     )
-    assert [len(genes) for genes, _ in log][:2] == [8, 16]
+    assert [len(genes) for genes, _ in log][:2] == [8, 8]
+    # one evaluation, then parents and trials of each generation side by side
+    for parents, trials in zip(log[1::2], log[2::2], strict=True):
+        np.testing.assert_array_equal(parents[1], trials[1])
     assert len({tuple(indices) for _, indices in log}) == 4
     assert steps[-1][0].evaluations == sum(len(genes) for genes, _ in log)
 
