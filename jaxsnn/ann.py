@@ -9,6 +9,7 @@ from jax import lax
 
 from jaxsnn import linear
 from jaxsnn.network import (
+    EPSILON,
     BatchNorm,
     Conv,
     Dense,
@@ -21,7 +22,6 @@ from jaxsnn.network import (
     walk,
 )
 
-EPSILON = 1e-5
 MOMENTUM = 0.9
 
 

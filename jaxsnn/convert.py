@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.ann import EPSILON
 from jaxsnn.errors import UserError
 from jaxsnn.linear import linear_map
-from jaxsnn.network import AvgPool, BatchNorm, Conv, Dense, Dropout, Edge, Network, ScaleNorm, run
+from jaxsnn.network import EPSILON, AvgPool, BatchNorm, Conv, Dense, Dropout, Edge, Network, ScaleNorm, run
 from jaxsnn.weights import Params
 
 

@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, fields
 
 from jaxsnn.errors import UserError
 
+EPSILON = 1e-5
+"""Added to a norm's variance, in training and in folding."""
+
 IMAGE = -1
 """The ``source`` of an edge that reads the image."""
 
