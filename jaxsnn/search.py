@@ -105,7 +105,7 @@ def select(
 ) -> tuple[Candidate, ...]:
     """The leaders scored again on the (more) images ``indices``, the best first.
 
-    The lowest of many noisy costs is lucky as well as good; fresh images tell which.
+    The lowest of many noisy costs is lucky as well as good; more images tell which.
     """
     vectors = np.stack([leader.vector for leader in leaders])
     return tuple(sorted(score(vectors, evaluate(codec.decode(vectors), indices), terms), key=lambda c: c.cost))
