@@ -22,7 +22,9 @@ from jaxsnn import runfolder
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import ann_right, describe_device
 from jaxsnn.latency import TARGETS, bootstrap_latencies, improvement, interval, latency
-from jaxsnn.optimize import OptimizeConfig, load_snn, optimize, resolve
+from jaxsnn.optimize import optimize
+from jaxsnn.pretrained import load_snn
+from jaxsnn.settings import OptimizeConfig, resolve
 from jaxsnn.simulate import Plan, observe_images
 from jaxsnn.snn import Dynamics, Genes
 

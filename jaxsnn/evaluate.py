@@ -14,8 +14,9 @@ import data
 from jaxsnn import command, figures, runfolder
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
-from jaxsnn.optimize import genes_to_json, load_snn
+from jaxsnn.pretrained import load_snn
 from jaxsnn.report import comparison_table
+from jaxsnn.runfolder import genes_to_json
 from jaxsnn.search import subsets
 from jaxsnn.simulate import Plan
 from jaxsnn.snn import Dynamics, Genes

@@ -1,214 +1,33 @@
 """Find layerwise thresholds that reach the accuracy in the fewest timesteps: python -m jaxsnn.optimize"""
 
-import functools
-import hashlib
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import data
 import evo
-from jaxsnn import command, cost, figures, runfolder
+from jaxsnn import command, figures, runfolder
 from jaxsnn.codec import Codec
-from jaxsnn.convert import fold
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
 from jaxsnn.latency import latency
-from jaxsnn.limit import limit_correct
-from jaxsnn.network import Network, layer_shapes
-from jaxsnn.presets import preset
+from jaxsnn.objective import Objective
+from jaxsnn.pretrained import load_snn
 from jaxsnn.report import comparison_table
-from jaxsnn.search import LEADERS, Generation, Racing, evolve, select, subsets
-from jaxsnn.simulate import Observables, Plan, observe
-from jaxsnn.snn import SNN, Dynamics, Genes, check_genes
+from jaxsnn.runfolder import genes_to_json
+from jaxsnn.search import Generation, Racing, evolve, select, subsets
+from jaxsnn.settings import OptimizeConfig, resolve
+from jaxsnn.simulate import Plan
+from jaxsnn.snn import Dynamics, check_genes
 from jaxsnn.thresholds import Calibration, calibrate
-from jaxsnn.weights import embedded_path, load_weights, to_device
-
-Preset = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")]
-PresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")]
-
-
-@dataclass(frozen=True)
-class OptimizeConfig:
-    """Search the thresholds of a converted spiking network with differential evolution.
-
-    Without arguments: the embedded network on the embedded CIFAR-10 images, in about a minute and a half on two
-    cores. The result is a table, and a folder with the thresholds, the curves and figures. Ctrl-C stops after the
-    current generation and still reports what was found.
-    """
-
-    preset: str = "demo"
-    """demo, or a row of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack,
-    cifar100-attack."""
-    weights: Path | None = None
-    """Trained ANN, a .safetensors file of jaxsnn.train; default: the embedded network."""
-    data: str = "embedded"
-    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
-    data_dir: Path | None = None
-    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
-    out: Path | None = None
-    """Folder of the run; default runs/<preset>-<time>."""
-    seed: int = 0
-
-    population: Preset = None
-    """Number of candidates P, at least 4."""
-    generations: Preset = None
-    """Generations behind the initial population, at most."""
-    images: Preset = None
-    """Training images that a candidate is evaluated on."""
-    timesteps: Preset = None
-    """Timesteps T of the search, layer delay included."""
-    test_timesteps: Preset = None
-    """Timesteps of the final comparison on the test images."""
-    test_images: int | None = None
-    """Test images of the final comparison; default: all."""
-    finalists: Preset = None
-    """Best candidates that are compared again at the end on more training images, up to 8; 1 for none."""
-    final_images: Preset = None
-    """Training images of that comparison, at most as many as there are."""
-    calibration_images: int = 500
-    """Training images from which the percentiles are read."""
-
-    alpha: PresetFloat = None
-    """Weight of the step of steepest accuracy gain, eq. 11."""
-    beta: PresetFloat = None
-    """Weight of 1 - that slope, eq. 11."""
-    gamma: PresetFloat = None
-    """Weight of 1 - the final accuracy, eq. 11."""
-    area: PresetFloat = None
-    """Weight of the area above the accuracy curve, in steps; not in the paper."""
-    limit: PresetFloat = None
-    """Weight of 1 - the accuracy as T goes to infinity, from the ANN clipped at the thresholds (eq. 6); not in the
-    paper."""
-    limit_images: Preset = None
-    """Training images for that, at most as many as there are."""
-    spike_weight: float = 0.0
-    """Cost of a thousand spikes per image."""
-    synop_weight: float = 0.0
-    """Cost of a million synaptic operations per image."""
-    energy_weight: float = 0.0
-    """Cost of a microjoule per image, at 0.9 pJ a synaptic operation."""
-    peak_weight: float = 0.0
-    """Cost of one spike per neuron and step in the busiest layer."""
-
-    percentile: PresetFloat = None
-    """Percentile of the ANN's activations that is the baseline's threshold."""
-    std: PresetFloat = None
-    """Spread of the initial population around the baseline, in units of the search."""
-    space: Literal["normalised", "percentile"] = "normalised"
-    """Search thresholds relative to the baseline's, or percentiles."""
-    low: PresetFloat = None
-    """Lowest threshold, relative to the baseline's."""
-    high: PresetFloat = None
-    """Highest threshold, relative to the baseline's."""
-    search: tuple[Literal["threshold", "v0", "leak"], ...] = ("threshold",)
-    """Genes to search, one per layer each."""
-
-    engine: str = "scipy"
-    """scipy, evosax, jax, lshade, or evosax:NAME (only differential evolution is the paper's)."""
-    strategy: str | None = None
-    """Strategy of the engine; default best1bin, SciPy's and so the paper's (its eq. 7 is rand1bin)."""
-    mutation: tuple[float, float] = (0.5, 1.5)
-    """Range from which each generation's mutation factor is drawn."""
-    crossover: float = 0.7
-    subset: Literal["fixed", "resample"] = "fixed"
-    """Draw the training images once (Algorithm 1) or again for every generation."""
-    race: float | None = None
-    """Stop evaluating trials that are losing at this confidence, in (0.5, 1]; 1 is exact for a fixed subset.
-    Not together with --limit. Default: no racing."""
-    tol: PresetFloat = None
-    """Stop when the costs' standard deviation is at most this share of their mean."""
-
-    delay: Literal["layer", "none"] = "layer"
-    """Count one step of delay per layer (the paper) or none."""
-    comparison: Literal[">", ">="] = ">"
-    """Fire when the membrane is above the threshold, or at it too."""
-    v0: float = 0.0
-    """Initial membrane as a fraction of the threshold, where it is not searched."""
-    leak: float = 1.0
-    """Factor on the membrane at each step, where it is not searched."""
-    rows: int = 192
-    """Candidates x images that go through the device at once: lower it where memory is short."""
-    debug: bool = False
-    """Show where an error came from."""
-
-
-def resolve(config: OptimizeConfig) -> OptimizeConfig:
-    """The configuration with the preset's values filled in and every setting checked."""
-    chosen = asdict(preset(config.preset))
-    config = replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
-    least = {
-        "seed": 0,
-        "population": 4,
-        "generations": 1,
-        "images": 1,
-        "timesteps": 2,
-        "test_timesteps": 2,
-        "rows": 1,
-        "finalists": 1,
-        "limit_images": 1,
-    }
-    for name, low in (least | {"calibration_images": 1}).items():
-        if getattr(config, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
-    for name in (
-        "alpha",
-        "beta",
-        "gamma",
-        "area",
-        "limit",
-        "spike_weight",
-        "synop_weight",
-        "energy_weight",
-        "peak_weight",
-    ):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise UserError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 0 and finite"
-            )
-    if config.finalists > LEADERS:
-        raise UserError(f"--finalists is {config.finalists}, expected at most {LEADERS}")
-    if config.race is not None:
-        if not 0.5 < config.race <= 1:
-            raise UserError(f"--race is {config.race}, expected in (0.5, 1]")
-        if config.limit:
-            raise UserError("--race knows no bound of the accuracy as T grows: leave it out, or set --limit 0")
-        if config.engine.startswith("evosax:"):
-            raise UserError(
-                f"--race needs greedy selection, which {config.engine} does not do; leave one of them out"
-            )
-    if not 0 < config.low < 1 < config.high:
-        raise UserError(
-            f"--low {config.low} and --high {config.high} must be above 0, with 1, the baseline, between them"
-        )
-    if not 0 <= config.v0 < 1 or not 0 < config.leak <= 1:
-        raise UserError(f"--v0 is {config.v0}, expected in [0, 1); --leak is {config.leak}, expected in (0, 1]")
-    return config
-
-
-def cost_terms(config: OptimizeConfig, network: Network) -> list[cost.Term]:
-    """Eq. 11 and the terms that have a weight."""
-    neurons = tuple(int(np.prod(shape)) for shape in layer_shapes(network)[:-1])
-    extra = [
-        (config.area, lambda weight: cost.Area(weight)),
-        (config.limit, lambda weight: cost.Limit(weight)),
-        (config.spike_weight, lambda weight: cost.Spikes(weight)),
-        (config.synop_weight, lambda weight: cost.SynapticOperations(weight)),
-        (config.energy_weight, lambda weight: cost.Energy(weight)),
-        (config.peak_weight, lambda weight: cost.PeakActivity(weight, neurons)),
-    ]
-    first = cost.AccuracyLatency(config.alpha, config.beta, config.gamma)
-    return [first, *(make(weight) for weight, make in extra if weight)]
 
 
 def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
@@ -227,14 +46,6 @@ def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
         )
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-
-
-def load_snn(weights: Path | None) -> tuple[SNN, str]:
-    """The converted network of a weights file (None: the embedded one), and the file's sha256."""
-    path = embedded_path() if weights is None else weights
-    network, params, _ = load_weights(path)
-    folded, params = fold(network, params)
-    return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @contextmanager
@@ -271,44 +82,6 @@ def history_row(generation: Generation, target: float) -> dict:
     }
 
 
-def plan_of(config: OptimizeConfig) -> Plan:
-    """How to simulate; where the population shrinks, groups of one size keep the compiled shape."""
-    return Plan(config.rows, group=4 if config.race is not None or config.engine == "lshade" else None)
-
-
-class Objective:
-    """What the search minimises: a configuration's cost of genes on training images."""
-
-    def __init__(self, config: OptimizeConfig, snn: SNN, train: data.Dataset, progress=None):
-        """``progress`` is called with the candidates x images that have just been simulated."""
-        self.terms = cost_terms(config, snn.network)
-        self._observe = functools.partial(
-            observe,
-            snn,
-            timesteps=config.timesteps,
-            dynamics=Dynamics(config.comparison, config.delay),
-            plan=plan_of(config),
-            progress=progress,
-        )
-        self._snn = snn
-        self._train = train
-        self._limit_plan = plan_of(config)
-        self.limit_passes = 0
-        count = min(config.limit_images, len(train)) if config.limit else 0
-        self._limit = data.balanced(train.labels, count, config.seed, "the training split") if count else None
-
-    def __call__(self, genes: Genes, indices: np.ndarray) -> Observables:
-        """Counts of P candidates on the training images ``indices``."""
-        train = self._train
-        observed = self._observe(genes, images=train.images[indices], labels=train.labels[indices])
-        if self._limit is None:
-            return observed
-        images, labels = train.images[self._limit], train.labels[self._limit]
-        self.limit_passes += len(genes.threshold) * len(labels)
-        right = limit_correct(self._snn, genes, images, labels, self._limit_plan)
-        return replace(observed, limit_correct=right, limit_images=len(labels))
-
-
 def generations(
     config: OptimizeConfig, codec: Codec, objective: Objective, labels: np.ndarray
 ) -> Iterator[Generation]:
@@ -343,12 +116,6 @@ def make_codec(config: OptimizeConfig, calibration: Calibration) -> Codec:
         config.v0,
         config.leak,
     )
-
-
-def genes_to_json(genes: Genes) -> dict:
-    """One candidate's genes as lists; v0 and leak are None where they are not set."""
-    lists = [None if part is None else np.asarray(part, np.float64)[0].tolist() for part in genes]
-    return dict(zip(("thresholds", "v0", "leak"), lists))
 
 
 def optimize(config: OptimizeConfig) -> dict:

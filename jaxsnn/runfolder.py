@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import UserError
+from jaxsnn.snn import Genes
 from jaxsnn.weights import write_atomically
 
 GENES = ("thresholds", "v0", "leak", "baseline_thresholds", "baseline_v0", "baseline_leak")
@@ -97,3 +98,9 @@ def read_thresholds(path: Path) -> dict:
 def plain(value):
     """The value as it comes back from JSON, so that what is written equals what is read."""
     return json.loads(json.dumps(value, allow_nan=False))
+
+
+def genes_to_json(genes: Genes) -> dict:
+    """One candidate's genes as lists; v0 and leak are None where they are not set."""
+    lists = [None if part is None else np.asarray(part, np.float64)[0].tolist() for part in genes]
+    return dict(zip(("thresholds", "v0", "leak"), lists))

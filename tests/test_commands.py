@@ -16,8 +16,8 @@ from jaxsnn.ann import ANN
 from jaxsnn.convert import preprocess
 from jaxsnn.evaluate import EvaluateConfig, evaluate
 from jaxsnn.network import ScaleNorm, to_json, vgg
-from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.optimize import optimize as run_optimize
+from jaxsnn.settings import OptimizeConfig
 from jaxsnn.train import TrainConfig, train
 from jaxsnn.weights import load_weights, save_weights
 

@@ -7,7 +7,7 @@ import data
 import reference
 from jaxsnn.convert import ann_forward
 from jaxsnn.evaluation import ann_right
-from jaxsnn.optimize import load_snn
+from jaxsnn.pretrained import load_snn
 from jaxsnn.simulate import observe, record
 from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.thresholds import calibrate
