@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.activation import activations
 from jaxsnn.errors import UserError
 from jaxsnn.linear import linear_map
 from jaxsnn.network import EPSILON, AvgPool, BatchNorm, Conv, Dense, Dropout, Edge, Network, ScaleNorm, run
@@ -13,9 +14,11 @@ from jaxsnn.weights import Params
 
 
 def preprocess(network: Network, images: jax.Array) -> jax.Array:
-    """uint8 images (N, H, W, C) as the network's normalised input: (x / 255 - mean) / std."""
-
-    return (jnp.asarray(images, jnp.float32) / 255 - jnp.asarray(network.mean)) / jnp.asarray(network.std)
+    """Images (N, H, W, C) as the network's normalised input: (x / 255 - mean) / std, or for float pixels in
+    [0, 1], (x - mean) / std."""
+    floating = jnp.issubdtype(images.dtype, jnp.floating)
+    pixels = images if floating else jnp.asarray(images, jnp.float32) / 255
+    return (pixels - jnp.asarray(network.mean)) / jnp.asarray(network.std)
 
 
 def fold(network: Network, params: Params) -> tuple[Network, Params]:
@@ -41,6 +44,7 @@ def fold(network: Network, params: Params) -> tuple[Network, Params]:
                         folded |= {f"{op.name}.{p}": np.asarray(params[f"{op.name}.{p}"]) for p in parts}
             edges.append(Edge(edge.source, tuple(ops)))
         layers.append(replace(layer, edges=tuple(edges)))
+    folded |= {name: np.asarray(value) for name, value in params.items() if name.endswith(".ceiling")}
     return replace(network, layers=tuple(layers)), folded
 
 
@@ -52,7 +56,8 @@ def _fold_norm(norm: BatchNorm | ScaleNorm, ops: list, folded: Params, params: P
         raise UserError(f"{where}: {norm.name} has no convolution or dense map in front of it to fold into")
     target = ops[index]
     variance = params[f"{norm.name}.var"].astype(np.float64)
-    gain = params[f"{norm.name}.scale"] / np.sqrt(variance + EPSILON)
+    epsilon = norm.epsilon if isinstance(norm, BatchNorm) else EPSILON
+    gain = params[f"{norm.name}.scale"] / np.sqrt(variance + epsilon)
     folded[f"{target.name}.kernel"] = (folded[f"{target.name}.kernel"] * gain).astype(np.float32)
     if isinstance(norm, ScaleNorm) and not target.bias:
         return
@@ -65,12 +70,12 @@ def _fold_norm(norm: BatchNorm | ScaleNorm, ops: list, folded: Params, params: P
 
 
 def ann_forward(network: Network, params: dict[str, jax.Array], images: jax.Array) -> list[jax.Array]:
-    """Sums in front of every layer's activation, the last being the logits, for uint8 images (N, H, W, C).
+    """Sums in front of every layer's activation, the last being the logits, for images (N, H, W, C).
 
-    The network is folded: no norms.
+    The images are uint8 or float pixels in [0, 1]; the network is folded: no norms.
     """
 
     def apply(edge: Edge, x: jax.Array) -> jax.Array:
         return linear_map(edge.ops, params, x.shape[1:])(x)
 
-    return run(network, preprocess(network, images), apply, jax.nn.relu)
+    return run(network, preprocess(network, images), apply, activations(network, params))

@@ -1,7 +1,7 @@
 """Baseline against optimised thresholds on test images: what a report says of a run."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 import jax
@@ -11,7 +11,8 @@ from jaxsnn.convert import ann_forward
 from jaxsnn.errors import UserError
 from jaxsnn.latency import compare
 from jaxsnn.network import Network
-from jaxsnn.simulate import Plan, observe_images
+from jaxsnn.plan import Plan
+from jaxsnn.simulate import Observables, observe_images
 from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.weights import Params
 
@@ -89,24 +90,42 @@ def compare_on_test(
     ann = ann_right(snn.network, snn.params, images, labels)
     genes = stack(baseline, optimized)
     observed, right = observe_images(snn, genes, images, labels, timesteps, dynamics, plan, progress)
-    steps = snn.network.delay
+    return comparison(snn.network, ann, [(observed, 0), (observed, 1)], right, labels, dynamics)
+
+
+def comparison(
+    network: Network,
+    ann: np.ndarray,
+    observed: Sequence[tuple[Observables, int]],
+    right: np.ndarray,
+    labels: np.ndarray,
+    dynamics: Dynamics,
+) -> dict:
+    """What ``compare_on_test`` returns.
+
+    Args:
+        ann: (B,) whether the ANN is right.
+        observed: of the baseline and of the optimised network, the counts and which candidate of theirs it is.
+        right: (2, B, T) whether they are right.
+    """
+    steps = network.delay
     if dynamics.delay == "layer":
         other = right[:, :, steps:]
     else:
-        silent = np.broadcast_to((labels == 0)[None, :, None], (2, len(images), steps))
+        silent = np.broadcast_to((labels == 0)[None, :, None], (2, len(labels), steps))
         other = np.concatenate([silent, right], -1)
     networks = [
         {
-            "accuracy": observed.accuracy[i].tolist(),
-            "spikes_per_image": float(observed.spikes[i].sum() / observed.images),
-            "synops_per_image": float(observed.synops[i].sum() / observed.images),
+            "accuracy": counts.accuracy[i].tolist(),
+            "spikes_per_image": float(counts.spikes[i].sum() / counts.images),
+            "synops_per_image": float(counts.synops[i].sum() / counts.images),
         }
-        for i in range(2)
+        for counts, i in observed
     ]
     return {
         "ann_accuracy": float(ann.mean()),
-        "test_images": len(images),
-        "timesteps": timesteps,
+        "test_images": len(labels),
+        "timesteps": right.shape[-1],
         "delay": dynamics.delay,
         "delay_steps": steps,
         "baseline": networks[0],

@@ -16,7 +16,7 @@ import numpy as np
 from jaxsnn.convert import preprocess
 from jaxsnn.linear import linear_map
 from jaxsnn.network import Edge, run
-from jaxsnn.simulate import Plan
+from jaxsnn.plan import Plan
 from jaxsnn.snn import SNN, Genes
 
 

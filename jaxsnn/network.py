@@ -11,13 +11,14 @@ are (inputs, outputs), images and activations are NHWC.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 from jaxsnn.errors import UserError
 
 EPSILON = 1e-5
-"""Added to a norm's variance, in training and in folding."""
+"""Added to a norm's variance, in training and in folding, where the network does not say otherwise."""
 
 IMAGE = -1
 """The ``source`` of an edge that reads the image."""
@@ -52,9 +53,13 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Per-channel normalisation by mean and variance; folded into the map in front of it on conversion."""
+    """Per-channel normalisation by mean and variance; folded into the map in front of it on conversion.
+
+    ``epsilon`` is added to the variance: 1e-5 here and in PyTorch, other libraries take others.
+    """
 
     name: str
+    epsilon: float = EPSILON
 
 
 @dataclass(frozen=True)
@@ -88,10 +93,15 @@ class Edge:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the sum of its edges, then the activation (none on the last layer)."""
+    """One layer: the sum of its edges, then the activation (none on the last layer).
+
+    The activation is a ReLU; with ``levels`` the ANN's is quantised to so many steps up to a learned ceiling, the
+    parameter ``<layer>.ceiling`` (``jaxsnn.activation``).
+    """
 
     name: str
     edges: tuple[Edge, ...]
+    levels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,7 @@ def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for _, _, op, shape in walk(network):
         shapes |= parameter_shapes(op, shape)
-    return shapes
+    return shapes | {f"{layer.name}.ceiling": (1,) for layer in network.spiking if layer.levels}
 
 
 def run(network: Network, x, apply: Callable, activation: Callable) -> list:
@@ -223,17 +233,19 @@ def vgg(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     norm: type[BatchNorm] | type[ScaleNorm] | None = None,
     pool: str = "before",
+    windows: Sequence[int] | None = None,
     dropout: float = 0.0,
     mean: Sequence[float] = (0.4914, 0.4822, 0.4465),
     std: Sequence[float] = (0.247, 0.2435, 0.2616),
 ) -> Network:
-    """A VGG: blocks of 3x3 convolutions, each block ending in a 2x2 average pool, then dense layers.
+    """A VGG: blocks of 3x3 convolutions, each block ending in an average pool, then dense layers.
 
     Args:
         blocks: features of the convolutions, block by block.
         dense: features of the hidden dense layers.
         norm: normalisation behind every map but the last, or none.
         pool: "before" the activation (conv, pool, ReLU; the paper's VGG15) or "after" it.
+        windows: window of each block's pool, 1 for none; 2 unless given.
         dropout: rate in front of every dense layer.
     """
     layers: list[Layer] = []
@@ -245,13 +257,13 @@ def vgg(
         layers.append(Layer(op.name, (Edge(len(layers) - 1, (*pending, op, *behind, *normed)),)))
         pending = ()
 
-    for block in blocks:
+    for block, window in zip(blocks, windows or [2] * len(blocks)):
         for position, features in enumerate(block):
             op = Conv(f"conv{len(layers) + 1}", features)
-            last = position == len(block) - 1
-            add(op, *([AvgPool()] if last and pool == "before" else []))
-            if last and pool == "after":
-                pending = (AvgPool(),)
+            pools = (AvgPool(window),) if position == len(block) - 1 and window > 1 else ()
+            add(op, *(pools if pool == "before" else ()))
+            if pool == "after":
+                pending = pools
     drop = (Dropout(dropout),) if dropout else ()
     for index, features in enumerate(dense):
         pending += drop
@@ -271,6 +283,7 @@ def to_json(network: Network) -> str:
         {
             "name": layer.name,
             "edges": [{"source": e.source, "ops": [op_fields(op) for op in e.ops]} for e in layer.edges],
+            "levels": layer.levels,
         }
         for layer in network.layers
     ]
@@ -278,21 +291,25 @@ def to_json(network: Network) -> str:
 
 
 def from_json(text: str) -> Network:
-    """A network from its JSON description; raises ``UserError`` where it is not one."""
+    """A network from its JSON description; raises ``UserError`` where it is not one.
 
-    def read_op(item: dict) -> Op:
-        cls = _OPS[item["op"]]
-        return cls(**{field.name: item[field.name] for field in fields(cls)})
-
+    Fields of an op that have a default may be left out.
+    """
     try:
         raw = json.loads(text)
         layers = tuple(
             Layer(
                 layer["name"],
-                tuple(Edge(e["source"], tuple(read_op(op) for op in e["ops"])) for e in layer["edges"]),
+                tuple(
+                    Edge(e["source"], tuple(_read_op(op, layer["name"]) for op in e["ops"]))
+                    for e in layer["edges"]
+                ),
+                layer.get("levels"),
             )
             for layer in raw["layers"]
         )
+        _check_names(layers)
+        _check_levels(layers)
         network = Network(
             raw["name"],
             tuple(raw["input_shape"]),
@@ -305,6 +322,46 @@ def from_json(text: str) -> Network:
         channels = network.input_shape[2]
         if len(network.mean) != channels or len(network.std) != channels or not all(s > 0 for s in network.std):
             raise UserError(f"mean and std need {channels} numbers each, std above 0")
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except KeyError as error:
+        raise UserError(f"not a network description: {error} is missing") from error
+    except (TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, RecursionError) as error:
         raise UserError(f"not a network description: {error}") from error
     return network
+
+
+def _read_op(item: dict, layer: str) -> Op:
+    kind = item["op"]
+    if kind not in _OPS:
+        why = (
+            "spiking neurons cannot compute a maximum exactly, put AvgPool there and train again"
+            if "max" in str(kind).lower()
+            else f"the ops are {', '.join(_OPS)}"
+        )
+        raise UserError(f"layer {layer} has the op {kind!r}, which cannot be converted: {why}")
+    op = _OPS[kind](**{key: value for key, value in item.items() if key != "op"})
+    for field in fields(op):
+        value = getattr(op, field.name)
+        good = isinstance(value, int | float if field.type is float else field.type)
+        if field.type in (int, float):
+            good = good and not isinstance(value, bool) and 0 <= value < math.inf
+            good = good and (value > 0 or field.type is float)
+        if not good:
+            raise UserError(f"layer {layer}: {field.name} of {kind} is {value!r}")
+    return op
+
+
+def _check_levels(layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        if layer.levels is not None and (type(layer.levels) is not int or layer.levels < 1 or layer is layers[-1]):
+            raise UserError(
+                f"layer {layer.name}: levels is {layer.levels!r}, expected 1 or more, and none on the last"
+            )
+
+
+def _check_names(layers: Sequence[Layer]) -> None:
+    """Names are what parameters are found by, so two layers or two ops may not share one."""
+    ops = [op.name for layer in layers for edge in layer.edges for op in edge.ops if hasattr(op, "name")]
+    for what, names in (("layers", [layer.name for layer in layers]), ("ops", ops)):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise UserError(f"two {what} are called {twice[0]!r}")

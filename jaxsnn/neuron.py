@@ -6,12 +6,22 @@ This post-update form gives the spike train of the paper's eq. 1-2, in which the
 before the update, one step earlier; the paper's form is this one plus a delay of one step per layer.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+Fire = Callable[[jax.Array, jax.Array], jax.Array]
+"""Spikes, 0.0 or 1.0, of membranes at a threshold; differentiable where ``jaxsnn.surrogate`` makes it so."""
+
 
 def if_step(
-    v: jax.Array, drive: jax.Array, theta: jax.Array, leak: jax.Array | None = None, comparison: str = ">"
+    v: jax.Array,
+    drive: jax.Array,
+    theta: jax.Array,
+    leak: jax.Array | None = None,
+    comparison: str = ">",
+    fire: Fire | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """One step of subtractive integrate-and-fire neurons (eq. 1-2), leaky if ``leak`` is given.
 
@@ -21,10 +31,14 @@ def if_step(
         theta: threshold, broadcast to ``v``.
         leak: factor on the old membrane, in (0, 1]; None is 1.
         comparison: ">" (the paper's) or ">=".
+        fire: in place of the comparison.
 
     Returns:
-        membranes after the reset, and the spikes (bool).
+        membranes after the reset, and the spikes (bool, or what ``fire`` returns).
     """
     v = (v if leak is None else v * leak) + drive
+    if fire is not None:
+        spikes = fire(v, theta)
+        return v - theta * spikes, spikes
     spikes = v >= theta if comparison == ">=" else v > theta
     return v - jnp.where(spikes, theta, 0), spikes

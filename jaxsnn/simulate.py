@@ -6,6 +6,7 @@ The contract (everything later stands on it): ``observe(snn, genes, images, labe
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,24 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn import events
 from jaxsnn.errors import UserError
 from jaxsnn.network import Network
-from jaxsnn.snn import SNN, Dynamics, Genes, check_genes, initial_state, snn_step, wire
+from jaxsnn.plan import Plan, resolve
+from jaxsnn.quantize import integer_neurons, quantize, wire_integers
+from jaxsnn.quantize import pixels as integer_pixels
+from jaxsnn.snn import SNN, Dynamics, Genes, Neurons, check_genes, initial_state, neurons_of, snn_step, wire
 from jaxsnn.synops import fan_out
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to simulate, never what.
-
-    Attributes:
-        rows: at most this many candidates x images go through the device at once.
-        group: at most this many candidates do (None: as many as fit), so that the compiled shape does not
-            depend on their number.
-    """
-
-    rows: int = 192
-    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -117,24 +108,56 @@ def _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress,
     if not len(images) or images.shape[1:] != snn.network.input_shape:
         raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
     genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
+    plan = resolve(plan, snn.network)
+    chunks = _xla_chunks if plan.backend == "xla" else _event_chunks
+    yield from chunks(
+        snn, genes, images, labels, timesteps, dynamics, plan, progress or (lambda n: None), per_image
+    )
+
+
+def _xla_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
     candidates = len(genes.threshold)
+    silent = min(timesteps, dynamics.silent_steps(snn.network))
     group = min(plan.group or candidates, plan.rows)
     groups = [np.arange(start, start + group).clip(max=candidates - 1) for start in range(0, candidates, group)]
     size, chunks = _chunks(len(images), max(1, plan.rows // group))
+    params, each = snn.params, genes
+    if plan.precision == "int8":
+        integers = quantize(snn)
+        params, each = integers.kernels, integer_neurons(integers, genes, timesteps - silent)
     for rows in chunks:
         count = len(images[rows])
-        padded = _padded(images[rows], labels[rows], size)
+        pixels, *marks = _padded(images[rows], labels[rows], size)
+        if plan.precision == "int8":
+            pixels = integer_pixels(integers, pixels)
         parts = []
         for members in groups:
-            part = Genes(*(None if gene is None else gene[members] for gene in genes))
-            parts.append(_simulate(snn.network, dynamics, timesteps, per_image, snn.params, part, *padded))
-            if progress is not None:
-                jax.block_until_ready(parts[-1])
-                progress(len(set(members)) * count)
+            part = jax.tree.map(operator.itemgetter(members), each)
+            parts.append(
+                _simulate(
+                    snn.network, dynamics, timesteps, per_image, plan.precision, params, part, pixels, *marks
+                )
+            )
+            jax.block_until_ready(parts[-1])
+            progress(len(set(members)) * count)
         right = np.concatenate([np.asarray(part[0]) for part in parts])[:candidates]
         maps = [np.concatenate(layer)[:candidates] for layer in zip(*(part[1] for part in parts))]
         correct = right.sum(1) if per_image else right
         yield _count(snn.network, correct, maps, count), right[:, :count]
+
+
+def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
+    silent = min(timesteps, dynamics.silent_steps(snn.network))
+    _, chunks = _chunks(len(images), events.images_at_once(snn.network, plan.rows))
+    for rows in chunks:
+        answers, maps = events.run(
+            snn, genes, images[rows], timesteps - silent, dynamics, plan.precision, plan.threads, progress
+        )
+        right = answers == labels[rows, None]
+        # before anything reaches the read-out all scores are zero and the first class wins
+        first = np.broadcast_to((labels[rows, None] == 0), (*right.shape[:2], silent))
+        right = np.concatenate([first, right], -1)
+        yield _count(snn.network, right.sum(1), maps, len(images[rows])), right
 
 
 def _chunks(count: int, size: int) -> tuple[int, list[slice]]:
@@ -150,31 +173,37 @@ def _padded(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarr
     return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing)), real
 
 
-@functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps", "per_image"))
-def _simulate(network, dynamics, timesteps, per_image, params, genes, images, labels, real):
+@functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps", "per_image", "precision"))
+def _simulate(network, dynamics, timesteps, per_image, precision, params, each, images, labels, real):
     """One chunk of images, of which those marked ``real`` count.
+
+    ``each`` are the genes of P candidates; in int8 their neurons, and the images are the integers of
+    ``jaxsnn.quantize.pixels``.
 
     Returns:
         images that are right (P, T) int32, or if ``per_image`` which ones, bool (P, B, T); and the spikes of each
         layer, summed over images, steps and channels: int32 (P, H, W), or (P, 1, 1) behind a dense layer.
     """
     steps = max(0, timesteps - dynamics.silent_steps(network))
-    wiring = wire(network, params, images)
+    integer = precision == "int8"
+    wiring = wire_integers(network, params, images) if integer else wire(network, params, images, precision)
 
-    def one(genes: Genes):
+    def one(mine: Genes | Neurons):
+        neurons = mine if integer else neurons_of(network, mine)
+
         def step(carry, _):
             state, counts = carry
-            state, spikes = snn_step(network, dynamics, wiring, genes, state)
+            state, spikes = snn_step(network, dynamics, wiring, neurons, state)
             counts = [count + _pixel_sum(s, real) for count, s in zip(counts, spikes)]
             right = (state.scores.argmax(-1) == labels) & real
             return (state, counts), right if per_image else right.sum(dtype=jnp.int32)
 
-        state = initial_state(network, genes, len(images))
+        state = initial_state(network, neurons, len(images), jnp.int32 if integer else jnp.float32)
         counts = [jnp.zeros(v.shape[1:3] if v.ndim == 4 else (1, 1), jnp.int32) for v in state.membranes]
         (_, counts), right = jax.lax.scan(step, (state, counts), length=steps)
         return right, counts
 
-    right, counts = jax.vmap(one)(genes)  # (P, steps) or (P, steps, B)
+    right, counts = jax.vmap(one)(each)  # (P, steps) or (P, steps, B)
     # before anything reaches the read-out all scores are zero and the first class wins
     first = (labels == 0) & real
     silent = first if per_image else first.sum(dtype=jnp.int32)
@@ -221,13 +250,15 @@ def record(
 
 @functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps"))
 def _record(network, dynamics, timesteps, params, genes, images):
-    wiring = wire(network, params, images)
+    wiring = wire(network, params, images, jnp.float32)
 
     def one(genes: Genes):
+        neurons = neurons_of(network, genes)
+
         def step(state, _):
-            state, spikes = snn_step(network, dynamics, wiring, genes, state)
+            state, spikes = snn_step(network, dynamics, wiring, neurons, state)
             return state, (state, spikes)
 
-        return jax.lax.scan(step, initial_state(network, genes, len(images)), length=timesteps)[1]
+        return jax.lax.scan(step, initial_state(network, neurons, len(images)), length=timesteps)[1]
 
     return jax.vmap(one)(genes)

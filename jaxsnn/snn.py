@@ -10,13 +10,13 @@ import numpy as np
 from jaxsnn.convert import preprocess
 from jaxsnn.errors import UserError
 from jaxsnn.linear import LinearMap, linear_map
-from jaxsnn.network import IMAGE, Edge, Network, layer_shapes
-from jaxsnn.neuron import if_step
+from jaxsnn.network import IMAGE, Network, layer_shapes
+from jaxsnn.neuron import Fire, if_step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SNN:
-    """A converted network: a folded description and its float32 parameters."""
+    """A converted network: a folded description and its float32 parameters. Equal only to itself."""
 
     network: Network
     params: dict[str, np.ndarray]
@@ -65,6 +65,23 @@ class Wiring(NamedTuple):
     synapses: list[list[tuple[int, LinearMap]]]
 
 
+class Neurons(NamedTuple):
+    """One candidate's neurons as numbers, per layer; scalars, or one for each channel.
+
+    Attributes:
+        gains: per layer, read-out included, and synapse: what a spike's sum of weights is multiplied with.
+        thresholds, starts: per spiking layer, what must be exceeded to fire, and the initial membrane.
+        leaks: per spiking layer, or None.
+        biases: per layer, read-out included, a constant drive of this candidate alone, or None.
+    """
+
+    gains: list[list]
+    thresholds: list
+    starts: list
+    leaks: list | None = None
+    biases: list | None = None
+
+
 class State(NamedTuple):
     """``membranes``: (B, *shape) per spiking layer, in ANN units; ``scores``: (B, classes), summed over time."""
 
@@ -72,8 +89,18 @@ class State(NamedTuple):
     scores: jax.Array
 
 
-def wire(network: Network, params: dict[str, jax.Array], images: jax.Array) -> Wiring:
-    """The wiring of a folded network for uint8 images (B, H, W, C)."""
+def wire(
+    network: Network,
+    params: dict[str, jax.Array],
+    images: jax.Array,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> Wiring:
+    """The wiring of a folded network for images (B, H, W, C): uint8, or float pixels in [0, 1].
+
+    Args:
+        dtype: type of the weights that spikes drive, with sums in float32 without shortcuts (TF32); None leaves
+            types and precision to the parameters and to XLA, and gradients fast.
+    """
     x = preprocess(network, images)
     shapes = layer_shapes(network)
     constant, synapses = [], []
@@ -81,57 +108,75 @@ def wire(network: Network, params: dict[str, jax.Array], images: jax.Array) -> W
         fixed, maps = 0.0, []
         for edge in layer.edges:
             shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
-            linear, bias = _edge_parts(edge, params, shape)
-            fixed = fixed + bias
+            fixed = fixed + linear_map(edge.ops, params, shape)(jnp.zeros((1, *shape)))
             if edge.source == IMAGE:
-                fixed = fixed + linear(x)
+                fixed = fixed + linear_map(edge.ops, without_biases(params), shape)(x)
             else:
-                maps.append((edge.source, linear))
+                kernels, sums = without_biases(params), None
+                if dtype is not None:
+                    kernels, sums = {name: value.astype(dtype) for name, value in kernels.items()}, jnp.float32
+                maps.append((edge.source, linear_map(edge.ops, kernels, shape, sums=sums)))
         constant.append(fixed)
         synapses.append(maps)
     return Wiring(constant, synapses)
 
 
-def _edge_parts(edge: Edge, params: dict[str, jax.Array], shape: tuple[int, ...]) -> tuple[LinearMap, jax.Array]:
-    """An edge as a linear map and the constant that its biases add, (1, *output)."""
-    without_bias = {name: value for name, value in params.items() if name.endswith(".kernel")}
-    linear = linear_map(edge.ops, without_bias, shape)
-    constant = linear_map(edge.ops, params, shape)(jnp.zeros((1, *shape)))
-    return linear, constant
+def without_biases(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The kernels alone."""
+    return {name: value for name, value in params.items() if name.endswith(".kernel")}
 
 
-def initial_state(network: Network, genes: Genes, images: int) -> State:
-    """Membranes at v0 * threshold and scores at zero; ``genes`` are one candidate's, (L,) each."""
-    starts = [0.0 if genes.v0 is None else genes.v0[i] * genes.threshold[i] for i in range(len(network.spiking))]
+def neurons_of(network: Network, genes: Genes) -> Neurons:
+    """The neurons of one candidate with ``genes`` (L,) each, in the units of the ANN's activations.
+
+    A layer's drive is theta_source * W s_source + b: a spike carries its threshold as amplitude, which keeps the
+    ANN's scale and leaves the shared weights untouched.
+    """
+    layers = range(len(network.spiking))
+    gains = [[genes.threshold[e.source] for e in layer.edges if e.source != IMAGE] for layer in network.layers]
+    starts = [0.0 if genes.v0 is None else genes.v0[i] * genes.threshold[i] for i in layers]
+    leaks = None if genes.leak is None else [genes.leak[i] for i in layers]
+    return Neurons(gains, [genes.threshold[i] for i in layers], starts, leaks)
+
+
+def initial_state(network: Network, neurons: Neurons, images: int, dtype=jnp.float32) -> State:
+    """Membranes where they start and scores at zero."""
     shapes = layer_shapes(network)
-    membranes = [jnp.full((images, *shape), v, jnp.float32) for shape, v in zip(shapes, starts)]
-    return State(membranes, jnp.zeros((images, network.classes)))
+    membranes = [
+        jnp.broadcast_to(jnp.asarray(v, dtype), (images, *shape)) for shape, v in zip(shapes, neurons.starts)
+    ]
+    return State(membranes, jnp.zeros((images, network.classes), dtype))
 
 
 def snn_step(
-    network: Network, dynamics: Dynamics, wiring: Wiring, genes: Genes, state: State
+    network: Network,
+    dynamics: Dynamics,
+    wiring: Wiring,
+    neurons: Neurons,
+    state: State,
+    fire: Fire | None = None,
 ) -> tuple[State, list[jax.Array]]:
-    """One step without layer delay; ``genes`` are one candidate's, (L,) each.
+    """One step without layer delay, for one candidate; ``fire`` as in ``if_step``.
 
-    A layer's drive is theta_source * W s_source + b: a spike carries its threshold as amplitude, which keeps the
-    ANN's scale and leaves the shared weights untouched. A layer starts with its first input step (bias, leak and
-    v0 included), so that a run with a delay of one step per layer is this one, shifted; an edge that skips
-    layers waits, so that both paths of a residual add meet.
+    A layer starts with its first input step (bias, leak and v0 included), so that a run with a delay of one step
+    per layer is this one, shifted; an edge that skips layers waits, so that both paths of a residual add meet.
 
     Returns:
-        the new state, and the spikes of each spiking layer as 0.0 or 1.0.
+        the new state, and the spikes of each spiking layer as 0 or 1.
     """
     membranes, spikes = [], []
     for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
-        drive = fixed
-        for source, linear in maps:
-            drive = drive + genes.threshold[source] * linear(spikes[source])
+        drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
+        for gain, (source, linear) in zip(neurons.gains[index], maps):
+            drive = drive + gain * linear(spikes[source])
         if index == len(network.spiking):
             break
-        leak = None if genes.leak is None else genes.leak[index]
-        v, fired = if_step(state.membranes[index], drive, genes.threshold[index], leak, dynamics.comparison)
+        leak = None if neurons.leaks is None else neurons.leaks[index]
+        v, fired = if_step(
+            state.membranes[index], drive, neurons.thresholds[index], leak, dynamics.comparison, fire
+        )
         membranes.append(v)
-        spikes.append(fired.astype(v.dtype))
+        spikes.append(fired.astype(jnp.float32))
     return State(membranes, state.scores + drive), spikes
 
 

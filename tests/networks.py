@@ -4,9 +4,16 @@ of powers of two, so that every sum is exact in float32 and every path must agre
 import dataclasses
 
 import numpy as np
+import pytest
 
+from jaxsnn import events
 from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of, vgg
 from jaxsnn.snn import SNN
+
+BACKENDS = [
+    "xla",
+    pytest.param("events", marks=pytest.mark.skipif(not events.available(), reason="Numba is not installed")),
+]
 
 PLAIN = {"mean": (0.0, 0.0), "std": (1 / 255.0, 1 / 255.0), "classes": 3, "input_shape": (8, 8, 2)}
 

@@ -8,7 +8,8 @@ from jaxsnn.cost import Limit
 from jaxsnn.errors import UserError
 from jaxsnn.limit import limit_correct
 from jaxsnn.network import IMAGE
-from jaxsnn.simulate import Observables, Plan, record
+from jaxsnn.plan import Plan
+from jaxsnn.simulate import Observables, record
 from jaxsnn.snn import Genes
 from networks import dyadic_images, dyadic_snn, dyadic_thresholds
 
@@ -31,8 +32,8 @@ def test_it_equals_numpys_for_any_chunking(name):
     labels = scores[0].argmax(-1)
     expected = (scores.argmax(-1) == labels).sum(1)
     for rows in (3, 12, 100):
-        np.testing.assert_array_equal(limit_correct(snn, Genes(theta), images, labels, Plan(rows)), expected)
-    np.testing.assert_array_equal(limit_correct(snn, Genes(theta), images, labels, Plan(8, group=2)), expected)
+        np.testing.assert_array_equal(limit_correct(snn, Genes(theta), images, labels, Plan(rows=rows)), expected)
+    np.testing.assert_array_equal(limit_correct(snn, Genes(theta), images, labels, Plan(rows=8, group=2)), expected)
 
 
 def test_the_simulated_scores_approach_it():

@@ -11,10 +11,11 @@ import reference
 from jaxsnn import simulate
 from jaxsnn.errors import UserError
 from jaxsnn.network import AvgPool, layer_shapes
-from jaxsnn.simulate import Plan, observe, observe_images, record
+from jaxsnn.plan import Plan
+from jaxsnn.simulate import observe, observe_images, record
 from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.synops import fan_out
-from networks import NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
+from networks import BACKENDS, NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
 
 T = 12
 
@@ -33,15 +34,17 @@ def test_membranes_and_spikes_equal_the_reference_bit_for_bit(name, comparison):
     np.testing.assert_array_equal(scores[0], expected[2])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("comparison", [">", ">="])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison):
+def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison, backend):
     """The simulator runs without delay and shifts; the reference runs eq. 1-2 with the old membrane."""
     snn, images = dyadic_snn(name), dyadic_images(6)
     theta = dyadic_thresholds(len(snn.network.spiking), 2)
     labels = np.arange(6) % 3
     total = T + snn.network.delay
-    observed = observe(snn, Genes(theta), images, labels, total, Dynamics(comparison, "layer"))
+    dynamics = Dynamics(comparison, "layer")
+    observed = observe(snn, Genes(theta), images, labels, total, dynamics, Plan(backend=backend))
     for candidate in range(2):
         _, spikes, scores = reference.simulate(
             snn, theta[candidate], images, total, comparison, "layer", x=images.astype(float)
@@ -55,15 +58,17 @@ def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison):
             assert observed.spikes[candidate, layer] == arriving.sum()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("delay", ["layer", "none"])
-def test_leak_and_initial_membrane_equal_the_reference(delay):
+def test_leak_and_initial_membrane_equal_the_reference(delay, backend):
     """v0 = 1/2 and leak = 1/2 keep every number dyadic over a few steps."""
     snn, images = dyadic_snn("bias"), dyadic_images(4)
     layers = len(snn.network.spiking)
     theta, v0, leak = dyadic_thresholds(layers), np.full((1, layers), 0.5), np.full((1, layers), 0.5)
     labels = np.arange(4) % 3
     total = 6 + (snn.network.delay if delay == "layer" else 0)
-    observed = observe(snn, Genes(theta, v0, leak), images, labels, total, Dynamics(delay=delay))
+    genes, plan = Genes(theta, v0, leak), Plan(backend=backend)
+    observed = observe(snn, genes, images, labels, total, Dynamics(delay=delay), plan)
     _, spikes, scores = reference.simulate(
         snn, theta[0], images, total, ">", delay, v0[0], leak[0], x=images.astype(float)
     )
@@ -100,18 +105,20 @@ def test_synaptic_operations_equal_the_weights_that_spikes_touch(name):
         np.testing.assert_array_equal(reach, per_pixel)
 
 
-def test_population_equals_separate_runs_and_chunks_change_nothing():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_population_equals_separate_runs_and_chunks_change_nothing(backend):
     """One vmap over P candidates is P runs; any chunking of the images, padded or not, gives the same counts."""
     snn, images = dyadic_snn("residual"), dyadic_images(10)
     theta = dyadic_thresholds(4, 5)
     labels = np.arange(10) % 3
-    whole = observe(snn, Genes(theta), images, labels, 16)
+    whole = observe(snn, Genes(theta), images, labels, 16, plan=Plan(backend=backend))
     for rows in (5, 20, 35):
-        part = observe(snn, Genes(theta), images, labels, 16, plan=Plan(rows))
+        part = observe(snn, Genes(theta), images, labels, 16, plan=Plan(backend=backend, rows=rows))
         for name in ("correct", "spikes", "synops"):
             np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
     for candidate in range(5):
-        one = observe(snn, Genes(theta[candidate : candidate + 1]), images, labels, 16)
+        only = Genes(theta[candidate : candidate + 1])
+        one = observe(snn, only, images, labels, 16, plan=Plan(backend=backend))
         for name in ("correct", "spikes", "synops"):
             np.testing.assert_array_equal(getattr(one, name)[0], getattr(whole, name)[candidate])
 
@@ -119,7 +126,7 @@ def test_population_equals_separate_runs_and_chunks_change_nothing():
 def test_per_image_record_adds_up_to_the_counts():
     snn, images = dyadic_snn("pool_before"), dyadic_images(7)
     theta, labels = dyadic_thresholds(5, 2), np.arange(7) % 3
-    observed, right = observe_images(snn, Genes(theta), images, labels, 14, plan=Plan(6))
+    observed, right = observe_images(snn, Genes(theta), images, labels, 14, plan=Plan(rows=6))
     assert right.shape == (2, 7, 14)
     np.testing.assert_array_equal(right.sum(1), observed.correct)
     np.testing.assert_array_equal(observed.correct, observe(snn, Genes(theta), images, labels, 14).correct)
@@ -127,17 +134,18 @@ def test_per_image_record_adds_up_to_the_counts():
 
 def test_a_second_generation_of_the_same_shapes_does_not_compile():
     snn, images = dyadic_snn("pool_after"), dyadic_images(6)
-    labels = np.zeros(6, int)
-    observe(snn, Genes(dyadic_thresholds(3, 4, seed=1)), images, labels, 9)
+    labels, plan = np.zeros(6, int), Plan(backend="xla")
+    observe(snn, Genes(dyadic_thresholds(3, 4, seed=1)), images, labels, 9, plan=plan)
     before = simulate._simulate._cache_size()
-    observe(snn, Genes(dyadic_thresholds(3, 4, seed=2)), images[::-1], labels, 9)
+    observe(snn, Genes(dyadic_thresholds(3, 4, seed=2)), images[::-1], labels, 9, plan=plan)
     assert simulate._simulate._cache_size() == before
 
 
 def test_no_convolution_is_grouped_by_the_population():
     """Thresholds stay out of the weights, so vmap folds candidates into the batch."""
     snn, images = dyadic_snn("pool_after"), dyadic_images(6)
-    arguments = (snn.network, Dynamics(), 9, False, snn.params, Genes(dyadic_thresholds(3, 4)))
+    genes = Genes(dyadic_thresholds(3, 4))
+    arguments = (snn.network, Dynamics(), 9, False, "float32", snn.params, genes)
     text = simulate._simulate.lower(*arguments, images, np.zeros(6, int), np.ones(6, bool)).as_text()
     assert "feature_group_count = 1" in text and "batch_group_count = 1" in text
     assert not set(re.findall(r"(?:feature|batch)_group_count = (\d+)", text)) - {"1"}
@@ -149,7 +157,7 @@ def test_counts_add_up_over_any_split_of_the_images(name, cut, seed):
     snn, images = dyadic_snn(name), dyadic_images(10, seed=seed)
     genes = Genes(dyadic_thresholds(len(snn.network.spiking), 2, seed))
     labels = np.random.default_rng(seed).integers(0, 3, 10)
-    plan = Plan(2)  # one image at a time: one compiled shape for every split
+    plan = Plan(backend="xla", rows=2)  # one image at a time: one compiled shape for every split
     total = observe(snn, genes, images, labels, 8, plan=plan)
     parts = [observe(snn, genes, images[s], labels[s], 8, plan=plan) for s in (slice(cut), slice(cut, None))]
     joined = parts[0] + parts[1]
