@@ -19,17 +19,20 @@ import numpy as np
 
 from jaxsnn.errors import UserError
 from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, Network, Op, layer_shapes, output_shape
+from jaxsnn.plan import Plan
 from jaxsnn.quantize import LARGEST, IntegerSNN, integer_neurons, pixels, quantize, window, wire_integers
 from jaxsnn.snn import SNN, Dynamics, Genes, Neurons, neurons_of, wire
 
-WEIGHTS_IN_CACHE = 600_000
-"""Bytes of weights that a block of output channels may have, to fit a core's second-level cache."""
+WEIGHTS_IN_CACHE = 2_400_000
+"""Bytes of weights that a block of output channels may have. Measured: 0.6 to 9 MB differ by 10 %; about twice the
+second-level cache is best, because a wide block reads the spikes less often."""
 WIDEST_BLOCK = 128
-SPIKES_IN_MEMORY = 1 << 24
-"""Neurons x images x steps of a layer whose spikes a thread lists at once, at 4 bytes for each that fires."""
+SPIKES_IN_MEMORY = 1 << 28
+"""Bytes that a thread's spike lists would take if every neuron fired; about a tenth of them do."""
+CONSTANTS_IN_MEMORY = 1 << 28
+"""Bytes of the constant drives of the images at hand."""
+IMAGES_AT_ONCE = 512
 IMAGES_A_TASK = 16
-INT16_ROWS = np.iinfo(np.int16).max // LARGEST
-"""How many int8 rows can be summed in int16 whatever they hold."""
 EVERY_ROW = 1 << 62
 
 
@@ -143,7 +146,7 @@ def lower(
         if arrays:  # one type in a layer
             widest = np.result_type(*arrays)
             arrays = [array.astype(widest) for array in arrays]
-            limits = [INT16_ROWS if widest == np.int8 else EVERY_ROW] * len(arrays)
+            limits = [_rows_at_once(array) for array in arrays]
         features = shape[-1]
         width = _block_width(features, max((a[..., 0].size * a.itemsize for a in arrays), default=0))
         padded = math.ceil(features / width) * width
@@ -167,6 +170,13 @@ def _spans(merged: Convolution, source: tuple[int, int, int], target: tuple[int,
     last = np.where(inside, line * width + (left + columns).clip(0, width), 0)
     offset = (k * columns - left) * channels
     return np.stack([first, last, offset], -1).reshape(-1, rows, 3).astype(np.int64)
+
+
+def _rows_at_once(weights: np.ndarray) -> int:
+    """How many rows can be summed in int16 whatever spikes."""
+    if weights.dtype == np.float32:
+        return EVERY_ROW
+    return np.iinfo(np.int16).max // max(1, np.abs(weights.astype(np.int64)).max())
 
 
 def _block_width(features: int, bytes_per_channel: int) -> int:
@@ -262,12 +272,34 @@ def _constants(network, integer, params, images):
     return (wire_integers if integer else wire)(network, params, images).constant
 
 
-def images_at_once(network: Network, rows: int) -> int:
-    """How many images' constant drives are held at once: at most ``rows``, and no more than about 256 MB."""
-    driven = [
-        shape for layer, shape in zip(network.layers, layer_shapes(network)) if layer.edges[0].source == IMAGE
-    ]
-    return max(1, min(rows, (1 << 28) // (4 * sum(math.prod(shape) for shape in driven))))
+def images_at_once(network: Network, plan: Plan) -> int:
+    """How many images' constant drives are held at once: what a quarter of the memory limit, or 256 MB, holds."""
+    shapes = layer_shapes(network)
+    driven = [shape for layer, shape in zip(network.layers, shapes) if layer.edges[0].source == IMAGE]
+    held = 4 * sum(math.prod(shape) for shape in driven)
+    room = (plan.memory_limit or 4 * CONSTANTS_IN_MEMORY) // 4
+    if held + plan.threads * task_memory(shapes, 1, 1) > (plan.memory_limit or math.inf):
+        raise UserError(
+            f"the memory limit of {plan.memory_limit / 1e6:,.1f} MB is too small: one image on {plan.threads} "
+            f"threads needs {(held + plan.threads * task_memory(shapes, 1, 1)) / 1e6:,.1f} MB"
+        )
+    return max(1, min(plan.rows or IMAGES_AT_ONCE, room // held))
+
+
+def task_memory(shapes: Sequence[tuple[int, ...]], images: int, steps: int) -> int:
+    """Bytes at most that a thread needs for a task: membranes, and every spike as a bit, a row and a start."""
+    neurons = sum(math.prod(shape) for shape in shapes)
+    return images * neurons * (4 + steps * (4 + 1 + 8))
+
+
+def task_shape(shapes: Sequence[tuple[int, ...]], plan: Plan, work: int) -> tuple[int, int]:
+    """Images of a task, and timesteps that it lists spikes of at once."""
+    room = SPIKES_IN_MEMORY if plan.memory_limit is None else plan.memory_limit // (2 * plan.threads)
+    images = max(1, min(IMAGES_A_TASK, math.ceil(work / (4 * plan.threads))))
+    while images > 1 and task_memory(shapes, images, 1) > room:
+        images //= 2
+    each = task_memory(shapes, images, 1) - task_memory(shapes, images, 0)
+    return images, max(1, (room - task_memory(shapes, images, 0)) // each)
 
 
 def run(
@@ -276,20 +308,17 @@ def run(
     images: np.ndarray,
     steps: int,
     dynamics: Dynamics,
-    precision: str,
-    threads: int,
+    plan: Plan,
     progress: Callable[[int], None],
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Every candidate on every image for ``steps`` delay-free steps, over ``threads`` threads.
-
-    ``precision`` is "float32" or "int8".
+    """Every candidate on every image for ``steps`` delay-free steps, over the plan's threads.
 
     Returns:
         the classes with the highest scores after each step (P, B, steps), and the spikes of each layer summed
         over images, steps and channels, int64 (P, H, W).
     """
     candidates, count = len(genes.threshold), len(images)
-    integer = precision == "int8"
+    integer = plan.precision == "int8"
     if integer:
         integers = quantize(snn)
         layers, dtype = lower_integers(integers), np.int32
@@ -306,7 +335,7 @@ def run(
         )
         for c, shape, layer in zip(constants, layer_shapes(snn.network), layers)
     ]
-    size = min(IMAGES_A_TASK, math.ceil(candidates * count / (4 * threads)), count)
+    size, block = task_shape([layer.shape for layer in layers], plan, candidates * count)
     slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     answers = np.zeros((candidates, count, steps), np.int32)
     maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
@@ -321,12 +350,12 @@ def run(
                 d + padded_to(np.broadcast_to(b, layer.shape[-1:]), layer.padded)
                 for d, b, layer in zip(drives, mine.biases, layers)
             ]
-        return candidate, part, simulate(layers, cell, drives, part.stop - part.start, steps)
+        return candidate, part, simulate(layers, cell, drives, part.stop - part.start, steps, block)
 
     if not steps:
         progress(candidates * count)
         return answers, maps
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(plan.threads) as pool:
         tasks = [pool.submit(task, p, part) for part in slices for p in range(candidates)]
         try:
             for done in as_completed(tasks):
@@ -350,9 +379,14 @@ class Counts(NamedTuple):
 
 
 def simulate(
-    layers: Sequence[LoweredLayer], cell: Cell, constants: Sequence[np.ndarray], images: int, steps: int
+    layers: Sequence[LoweredLayer],
+    cell: Cell,
+    constants: Sequence[np.ndarray],
+    images: int,
+    steps: int,
+    block: int,
 ) -> Counts:
-    """One candidate on a few images for ``steps`` delay-free steps.
+    """One candidate on a few images for ``steps`` delay-free steps, ``block`` of them at a time.
 
     Args:
         constants: per layer the constant drive (images or 1, H, W, padded channels).
@@ -366,8 +400,6 @@ def simulate(
         membrane[:] = start
     scores = np.zeros((images, last.padded), dtype)
     maps = [np.zeros(layer.shape[0] * layer.shape[1], np.int64) for layer in spiking]
-    largest = max(math.prod(layer.shape) for layer in spiking)
-    block = max(1, min(steps, SPIKES_IN_MEMORY // (images * largest)))
     curves, additions = [], 0
     for begin in range(0, steps, block):
         count = min(block, steps - begin)

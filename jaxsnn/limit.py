@@ -19,14 +19,18 @@ from jaxsnn.network import Edge, run
 from jaxsnn.plan import Plan
 from jaxsnn.snn import SNN, Genes
 
+ROWS = 192
+"""Candidates x images at once where the plan leaves it open."""
+
 
 def limit_correct(
     snn: SNN, genes: Genes, images: np.ndarray, labels: np.ndarray, plan: Plan = Plan()
 ) -> np.ndarray:
     """Images (B, H, W, C) that each candidate classifies right as T goes to infinity, int64 (P,)."""
     theta = np.asarray(genes.threshold, np.float32)
-    group = min(plan.group or len(theta), plan.rows)
-    size = plan.rows // group
+    rows = plan.rows or ROWS
+    group = min(plan.group or len(theta), rows)
+    size = rows // group
     total = np.zeros(len(theta), np.int64)
     for start in range(0, len(images), size):
         part = images[start : start + size]

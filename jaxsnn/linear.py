@@ -170,12 +170,23 @@ def _product(x: jax.Array, matrix: jax.Array, sums) -> jax.Array:
     return jnp.matmul(x.astype(matrix.dtype), matrix, precision=lax.Precision.HIGHEST, preferred_element_type=sums)
 
 
-def _conv_step(op: Conv, kernel, pool: int, shape: tuple, target: tuple, conv: Callable, sums) -> LinearMap:
-    if shape[0] * shape[1] * target[0] * target[1] <= MATRIX_POSITIONS:
-        matrix = conv_matrix(kernel, shape, op.stride, pool)
-        return lambda x: _product(x.reshape(len(x), -1), matrix, sums).reshape(len(x), *target)
+def lowering(op: Conv, pool: int, shape: tuple[int, ...]) -> str:
+    """How a convolution on inputs of ``shape``, with the pool behind it (1: none), is computed."""
+    target = output_shape(op, shape)
+    if shape[0] * shape[1] * (target[0] // pool) * (target[1] // pool) <= MATRIX_POSITIONS:
+        return "matrix product"
     if pool == 2 and op.stride == 1 and op.kernel % 2:
-        return lambda x: conv_pool(x, kernel, conv)
-    if pool > 1:
-        return lambda x: avg_pool(conv(x, kernel, op.stride), pool)
+        return "box sums, convolution with stride 2"
+    return "convolution, pool" if pool > 1 else "convolution"
+
+
+def _conv_step(op: Conv, kernel, pool: int, shape: tuple, target: tuple, conv: Callable, sums) -> LinearMap:
+    match lowering(op, pool, shape):
+        case "matrix product":
+            matrix = conv_matrix(kernel, shape, op.stride, pool)
+            return lambda x: _product(x.reshape(len(x), -1), matrix, sums).reshape(len(x), *target)
+        case "box sums, convolution with stride 2":
+            return lambda x: conv_pool(x, kernel, conv)
+        case "convolution, pool":
+            return lambda x: avg_pool(conv(x, kernel, op.stride), pool)
     return lambda x: conv(x, kernel, op.stride)

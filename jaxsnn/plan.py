@@ -1,14 +1,9 @@
 """How to simulate, never what: back-end, precision, and how much goes through the device at once."""
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
-import jax
-
-from jaxsnn import events
 from jaxsnn.errors import UserError
-from jaxsnn.network import Network
 
 BACKENDS = ("auto", "xla", "events")
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -23,26 +18,34 @@ class Plan:
         precision: of the weights that spikes drive. "bfloat16" sums in float32 and keeps float32 membranes;
             "int8" is integer arithmetic throughout (``jaxsnn.quantize``): the same spikes on every device,
             back-end, batch and chunk.
-        rows: at most this many candidates x images go through the device at once.
+        rows: at most this many candidates x images go through a device at once; None: what its memory allows,
+            on a CPU 192.
         group: at most this many candidates do (None: as many as fit), so that the compiled shape does not
             depend on their number.
         threads: of the event-driven back-end; None for one a core.
+        memory_limit: bytes that the simulation may take on a device; None: 80 % of it, on a CPU what ``rows``
+            take.
+        mesh: devices over (candidates, images), for XLA; None is one device.
     """
 
     backend: str = "auto"
     precision: str = "float32"
-    rows: int = 192
+    rows: int | None = None
     group: int | None = None
     threads: int | None = None
+    memory_limit: int | None = None
+    mesh: tuple[int, int] | None = None
 
     def __post_init__(self):
         if self.backend not in BACKENDS:
             raise UserError(f"back-end is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
-        for name in ("rows", "group", "threads"):
+        for name in ("rows", "group", "threads", "memory_limit"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, expected at least 1")
+                raise UserError(f"{name.replace('_', ' ')} is {getattr(self, name)}, expected at least 1")
+        if self.mesh is not None and min(self.mesh) < 1:
+            raise UserError(f"mesh is {self.mesh[0]} x {self.mesh[1]}, expected at least 1 x 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,42 +53,29 @@ class PlanOptions:
     """The options of a command that simulates."""
 
     backend: Literal["auto", "xla", "events"] = "auto"
-    """Simulate with XLA, or event-driven (CPU only; needs the extra cpu); auto: events on a CPU where it can be."""
+    """Simulate with XLA, or event-driven on a CPU (needs the extra cpu); auto: events where it can be."""
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
     """Of the weights that spikes drive; int8 is integer arithmetic, the same spikes on every device."""
-    rows: int = 192
-    """Candidates x images that go through the device at once: lower it where memory is short."""
+    rows: int | None = None
+    """Candidates x images that go through a device at once; default: what its memory allows, on a CPU 192."""
+    memory_limit: float | None = None
+    """Memory in MB that the simulation may take on a device; default: 80 % of the device's, on a CPU no limit."""
+    mesh: tuple[int, int] | None = None
+    """Devices to spread candidates and images over, such as 4 2; default: one device."""
     threads: int | None = None
     """Threads of the event-driven back-end; default: one a core."""
+    explain_plan: bool = False
+    """Print how the simulation would be done, layer by layer, and end."""
 
     def plan(self, group: int | None = None) -> Plan:
         """The plan that the options ask for."""
+        limit = None if self.memory_limit is None else int(self.memory_limit * 1e6)
         return Plan(
-            backend=self.backend, precision=self.precision, rows=self.rows, threads=self.threads, group=group
+            backend=self.backend,
+            precision=self.precision,
+            rows=self.rows,
+            group=group,
+            threads=self.threads,
+            memory_limit=limit,
+            mesh=self.mesh,
         )
-
-
-def resolve(plan: Plan, network: Network) -> Plan:
-    """The plan with "auto" and the number of threads decided.
-
-    Events pay below a density of about a half, where every converted network is; they cannot do bfloat16.
-
-    Raises:
-        UserError: the event-driven back-end was asked for and cannot be.
-    """
-    obstacle = _obstacle(plan, network)
-    if plan.backend == "events" and obstacle:
-        raise UserError(f"the event-driven back-end {obstacle}: use --backend xla or auto")
-    on_cpu = jax.default_backend() == "cpu"
-    chosen = (
-        "events" if plan.backend == "events" or (plan.backend == "auto" and on_cpu and not obstacle) else "xla"
-    )
-    return replace(plan, backend=chosen, threads=plan.threads or len(os.sched_getaffinity(0)))
-
-
-def _obstacle(plan: Plan, network: Network) -> str | None:
-    if not events.available():
-        return "needs Numba (install the extra cpu)"
-    if plan.precision == "bfloat16":
-        return "computes in float32 or int8, not in bfloat16"
-    return events.obstacle(network)

@@ -5,22 +5,19 @@ The contract (everything later stands on it): ``observe(snn, genes, images, labe
 """
 
 import functools
-import math
-import operator
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn import events
+from jaxsnn import events, xla
 from jaxsnn.errors import UserError
 from jaxsnn.network import Network
-from jaxsnn.plan import Plan, resolve
-from jaxsnn.quantize import integer_neurons, quantize, wire_integers
-from jaxsnn.quantize import pixels as integer_pixels
-from jaxsnn.snn import SNN, Dynamics, Genes, Neurons, check_genes, initial_state, neurons_of, snn_step, wire
+from jaxsnn.plan import Plan
+from jaxsnn.snn import SNN, Dynamics, Genes, check_genes, initial_state, neurons_of, snn_step, wire
 from jaxsnn.synops import fan_out
 
 
@@ -100,6 +97,43 @@ def observe_images(
     return functools.reduce(Observables.__add__, (observed for observed, _ in chunks)), right
 
 
+def resolve(plan: Plan, network: Network) -> Plan:
+    """The plan with "auto" and the number of threads decided.
+
+    Events pay below a density of about a half, where every converted network is; they cannot do bfloat16.
+
+    Raises:
+        UserError: the event-driven back-end was asked for and cannot be.
+    """
+    obstacle = _obstacle(plan, network)
+    if plan.backend == "events" and obstacle:
+        raise UserError(f"the event-driven back-end {obstacle}: use --backend xla or auto")
+    on_cpu = jax.default_backend() == "cpu"
+    chosen = (
+        "events" if plan.backend == "events" or (plan.backend == "auto" and on_cpu and not obstacle) else "xla"
+    )
+    return replace(plan, backend=chosen, threads=plan.threads or len(os.sched_getaffinity(0)))
+
+
+def describe(plan: Plan, network: Network) -> str:
+    """The path that is taken, for people to read."""
+    chosen = resolve(plan, network)
+    if chosen.backend == "events":
+        return f"event-driven in {chosen.precision}"
+    slower = jax.default_backend() == "cpu" and plan.backend == "auto" and not events.available()
+    return f"XLA in {chosen.precision}" + (" (event-driven is faster: install the extra cpu)" if slower else "")
+
+
+def _obstacle(plan: Plan, network: Network) -> str | None:
+    if plan.mesh is not None:
+        return "runs on one device"
+    if not events.available():
+        return "needs Numba (install the extra cpu)"
+    if plan.precision == "bfloat16":
+        return "computes in float32 or int8, not in bfloat16"
+    return events.obstacle(network)
+
+
 def _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
     """Observables, and right (P, B, T) if ``per_image``, of one chunk of images after the other."""
     check_genes(snn.network, genes)
@@ -109,116 +143,23 @@ def _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress,
         raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
     genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
     plan = resolve(plan, snn.network)
-    chunks = _xla_chunks if plan.backend == "xla" else _event_chunks
-    yield from chunks(
-        snn, genes, images, labels, timesteps, dynamics, plan, progress or (lambda n: None), per_image
-    )
-
-
-def _xla_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
-    candidates = len(genes.threshold)
-    silent = min(timesteps, dynamics.silent_steps(snn.network))
-    group = min(plan.group or candidates, plan.rows)
-    groups = [np.arange(start, start + group).clip(max=candidates - 1) for start in range(0, candidates, group)]
-    size, chunks = _chunks(len(images), max(1, plan.rows // group))
-    params, each = snn.params, genes
-    if plan.precision == "int8":
-        integers = quantize(snn)
-        params, each = integers.kernels, integer_neurons(integers, genes, timesteps - silent)
-    for rows in chunks:
-        count = len(images[rows])
-        pixels, *marks = _padded(images[rows], labels[rows], size)
-        if plan.precision == "int8":
-            pixels = integer_pixels(integers, pixels)
-        parts = []
-        for members in groups:
-            part = jax.tree.map(operator.itemgetter(members), each)
-            parts.append(
-                _simulate(
-                    snn.network, dynamics, timesteps, per_image, plan.precision, params, part, pixels, *marks
-                )
-            )
-            jax.block_until_ready(parts[-1])
-            progress(len(set(members)) * count)
-        right = np.concatenate([np.asarray(part[0]) for part in parts])[:candidates]
-        maps = [np.concatenate(layer)[:candidates] for layer in zip(*(part[1] for part in parts))]
-        correct = right.sum(1) if per_image else right
-        yield _count(snn.network, correct, maps, count), right[:, :count]
+    chunks = xla.chunks if plan.backend == "xla" else _event_chunks
+    parts = chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress or (lambda n: None), per_image)
+    for correct, right, maps, count in parts:
+        yield _count(snn.network, correct, maps, count), right
 
 
 def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
     silent = min(timesteps, dynamics.silent_steps(snn.network))
-    _, chunks = _chunks(len(images), events.images_at_once(snn.network, plan.rows))
-    for rows in chunks:
-        answers, maps = events.run(
-            snn, genes, images[rows], timesteps - silent, dynamics, plan.precision, plan.threads, progress
-        )
-        right = answers == labels[rows, None]
+    size = events.images_at_once(snn.network, plan)
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        answers, maps = events.run(snn, genes, images[part], timesteps - silent, dynamics, plan, progress)
+        right = answers == labels[part, None]
         # before anything reaches the read-out all scores are zero and the first class wins
-        first = np.broadcast_to((labels[rows, None] == 0), (*right.shape[:2], silent))
+        first = np.broadcast_to((labels[part, None] == 0), (*right.shape[:2], silent))
         right = np.concatenate([first, right], -1)
-        yield _count(snn.network, right.sum(1), maps, len(images[rows])), right
-
-
-def _chunks(count: int, size: int) -> tuple[int, list[slice]]:
-    """Equal chunks of at most ``size`` (the last may be shorter), so that one compiled shape serves them all."""
-    size = math.ceil(count / math.ceil(count / size))
-    return size, [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def _padded(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Images and labels filled up to ``size`` rows, and which rows are real."""
-    missing = size - len(images)
-    real = np.arange(size) < len(images)
-    return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing)), real
-
-
-@functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps", "per_image", "precision"))
-def _simulate(network, dynamics, timesteps, per_image, precision, params, each, images, labels, real):
-    """One chunk of images, of which those marked ``real`` count.
-
-    ``each`` are the genes of P candidates; in int8 their neurons, and the images are the integers of
-    ``jaxsnn.quantize.pixels``.
-
-    Returns:
-        images that are right (P, T) int32, or if ``per_image`` which ones, bool (P, B, T); and the spikes of each
-        layer, summed over images, steps and channels: int32 (P, H, W), or (P, 1, 1) behind a dense layer.
-    """
-    steps = max(0, timesteps - dynamics.silent_steps(network))
-    integer = precision == "int8"
-    wiring = wire_integers(network, params, images) if integer else wire(network, params, images, precision)
-
-    def one(mine: Genes | Neurons):
-        neurons = mine if integer else neurons_of(network, mine)
-
-        def step(carry, _):
-            state, counts = carry
-            state, spikes = snn_step(network, dynamics, wiring, neurons, state)
-            counts = [count + _pixel_sum(s, real) for count, s in zip(counts, spikes)]
-            right = (state.scores.argmax(-1) == labels) & real
-            return (state, counts), right if per_image else right.sum(dtype=jnp.int32)
-
-        state = initial_state(network, neurons, len(images), jnp.int32 if integer else jnp.float32)
-        counts = [jnp.zeros(v.shape[1:3] if v.ndim == 4 else (1, 1), jnp.int32) for v in state.membranes]
-        (_, counts), right = jax.lax.scan(step, (state, counts), length=steps)
-        return right, counts
-
-    right, counts = jax.vmap(one)(each)  # (P, steps) or (P, steps, B)
-    # before anything reaches the read-out all scores are zero and the first class wins
-    first = (labels == 0) & real
-    silent = first if per_image else first.sum(dtype=jnp.int32)
-    silent = jnp.broadcast_to(silent, (len(right), timesteps - steps, *silent.shape))
-    right = jnp.concatenate([silent, right], 1)
-    return right.swapaxes(1, 2) if per_image else right, counts
-
-
-def _pixel_sum(spikes: jax.Array, real: jax.Array) -> jax.Array:
-    """Spikes (B, H, W, C) or (B, C) of the real images summed to int32 (H, W) or (1, 1).
-
-    Exact in float32: B * C stays far below 2^24.
-    """
-    spikes = spikes.reshape(len(spikes), *(spikes.shape[1:] if spikes.ndim == 4 else (1, 1, -1)))
-    return jnp.einsum("bhwc,b->hw", spikes, real.astype(spikes.dtype)).astype(jnp.int32)
+        yield right.sum(1), right, maps, len(images[part])
 
 
 def _count(network: Network, correct: np.ndarray, maps: list[np.ndarray], images: int) -> Observables:

@@ -11,8 +11,8 @@ from jaxsnn import events
 from jaxsnn.errors import UserError
 from jaxsnn.linear import linear_map
 from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, output_shape, shapes_of
-from jaxsnn.plan import Plan, resolve
-from jaxsnn.simulate import observe, observe_images
+from jaxsnn.plan import Plan
+from jaxsnn.simulate import observe, observe_images, resolve
 from jaxsnn.snn import SNN, Dynamics, Genes
 from networks import PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
 
@@ -120,9 +120,9 @@ def test_more_int8_rows_than_int16_can_hold_are_summed_in_pieces():
     scores, curve = np.zeros((1, 64), np.int32), np.zeros((1, 1, 64), np.int32)
     constant = np.zeros((1, 1, 1, 64), np.int32)
     gains = np.ones((1, 64), np.int32)
-    limits = np.array([events.INT16_ROWS])
+    limits = np.array([events._rows_at_once(weights)])
     event_kernels.readout((weights,), (rows,), (starts,), (spans,), limits, gains, constant, scores, curve)
-    assert np.iinfo(np.int16).max >= events.INT16_ROWS * 127
+    assert limits[0] == 258
     assert (scores == 127_000).all() and (curve == 127_000).all()
 
 
@@ -130,7 +130,7 @@ def test_blocks_of_time_change_nothing(monkeypatch):
     snn, images = dyadic_snn("residual"), dyadic_images(5)
     genes, labels = Genes(dyadic_thresholds(4, 2)), np.arange(5) % 3
     whole = observe(snn, genes, images, labels, 13, plan=Plan(backend="events"))
-    monkeypatch.setattr(events, "SPIKES_IN_MEMORY", 3 * 5 * 8 * 8 * 4)
+    monkeypatch.setattr(events, "SPIKES_IN_MEMORY", 100_000)
     parts = observe(snn, genes, images, labels, 13, plan=Plan(backend="events"))
     np.testing.assert_array_equal(whole.correct, parts.correct)
     np.testing.assert_array_equal(whole.spikes, parts.spikes)

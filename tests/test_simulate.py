@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from jaxsnn import simulate
+from jaxsnn import xla
 from jaxsnn.errors import UserError
 from jaxsnn.network import AvgPool, layer_shapes
 from jaxsnn.plan import Plan
@@ -136,17 +136,17 @@ def test_a_second_generation_of_the_same_shapes_does_not_compile():
     snn, images = dyadic_snn("pool_after"), dyadic_images(6)
     labels, plan = np.zeros(6, int), Plan(backend="xla")
     observe(snn, Genes(dyadic_thresholds(3, 4, seed=1)), images, labels, 9, plan=plan)
-    before = simulate._simulate._cache_size()
+    before = xla.simulate._cache_size()
     observe(snn, Genes(dyadic_thresholds(3, 4, seed=2)), images[::-1], labels, 9, plan=plan)
-    assert simulate._simulate._cache_size() == before
+    assert xla.simulate._cache_size() == before
 
 
 def test_no_convolution_is_grouped_by_the_population():
     """Thresholds stay out of the weights, so vmap folds candidates into the batch."""
     snn, images = dyadic_snn("pool_after"), dyadic_images(6)
     genes = Genes(dyadic_thresholds(3, 4))
-    arguments = (snn.network, Dynamics(), 9, False, "float32", snn.params, genes)
-    text = simulate._simulate.lower(*arguments, images, np.zeros(6, int), np.ones(6, bool)).as_text()
+    arguments = (snn.network, Dynamics(), 9, False, "float32", None, snn.params, genes)
+    text = xla.simulate.lower(*arguments, images, np.zeros(6, int), np.ones(6, bool)).as_text()
     assert "feature_group_count = 1" in text and "batch_group_count = 1" in text
     assert not set(re.findall(r"(?:feature|batch)_group_count = (\d+)", text)) - {"1"}
 

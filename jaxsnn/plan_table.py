@@ -1,0 +1,94 @@
+"""A plan for people to read: what --explain-plan prints."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxsnn import events, xla
+from jaxsnn.linear import lowering
+from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, layer_shapes, output_shape
+from jaxsnn.plan import Plan
+from jaxsnn.quantize import quantize
+from jaxsnn.simulate import resolve
+from jaxsnn.snn import SNN, Dynamics
+
+
+def print_plan(
+    console: Console, snn: SNN, plan: Plan, dynamics: Dynamics, timesteps: int, candidates: int, images: int
+) -> None:
+    """How ``candidates`` on ``images`` would be simulated for ``timesteps``, layer by layer."""
+    network, plan = snn.network, resolve(plan, snn.network)
+    steps = max(0, timesteps - dynamics.silent_steps(network))
+    console.print(
+        f"{network.name}: {candidates} candidates x {images} images x {timesteps} timesteps, of which "
+        f"{steps} are simulated (layer delay {timesteps - steps})",
+        highlight=False,
+    )
+    if plan.backend == "events":
+        lowered = events.lower_integers(quantize(snn)) if plan.precision == "int8" else events.lower_float(snn)
+        at_once = min(images, events.images_at_once(network, plan))
+        share, block = events.task_shape([layer.shape for layer in lowered], plan, candidates * at_once)
+        text = (
+            f"event-driven, {plan.precision}, {plan.threads} threads; tasks of one candidate x {share} images, "
+            f"spikes of up to {min(block, steps)} steps listed at once"
+        )
+    else:
+        mesh, across, along = xla.make_mesh(plan.mesh)
+        rows = xla.rows_at_once(snn, dynamics, timesteps, False, plan, candidates) * across * along
+        group, size = xla.chunk_shape(candidates, images, rows, plan.group, across, along)
+        devices = f"{across} x {along} devices" if mesh else "one device"
+        fixed, each = xla.memory(snn, dynamics, timesteps, False, plan.precision, min(candidates, 4))
+        text = (
+            f"XLA, {plan.precision}, step by step over layers, {devices}; chunks of {group} candidates x {size} "
+            f"images, about {(fixed + each * group * size / (across * along)) / 1e6:,.0f} MB on a device"
+        )
+    console.print(text, highlight=False)
+    table = Table("layer", "neurons", "dense MMAC / step", "computed as")
+    shapes = layer_shapes(network)
+    for index, layer in enumerate(network.layers):
+        sources = [network.input_shape if e.source == IMAGE else shapes[e.source] for e in layer.edges]
+        work = sum(edge_macs(edge, shape) for edge, shape in zip(layer.edges, sources))
+        how = [
+            "once for all steps and candidates"
+            if edge.source == IMAGE
+            else (_rows(lowered[index], number) if plan.backend == "events" else _dense(edge, shape))
+            for number, (edge, shape) in enumerate(zip(layer.edges, sources))
+        ]
+        neurons = " x ".join(map(str, shapes[index])) if index < len(network.spiking) else "read-out"
+        table.add_row(layer.name, neurons, f"{work / 1e6:.2f}", "; ".join(how))
+    console.print(table)
+
+
+def edge_macs(edge: Edge, shape: tuple[int, ...]) -> int:
+    """Multiplications of an edge as written, pools not merged."""
+    total = 0
+    for op in edge.ops:
+        target = output_shape(op, shape)
+        if isinstance(op, Conv):
+            total += math.prod(target) * op.kernel**2 * shape[-1]
+        elif isinstance(op, Dense):
+            total += math.prod(shape) * op.features
+        shape = target
+    return total
+
+
+def _dense(edge: Edge, shape: tuple[int, ...]) -> str:
+    steps = []
+    ops = list(edge.ops)
+    while ops:
+        op = ops.pop(0)
+        before, shape = shape, output_shape(op, shape)
+        if isinstance(op, Conv):
+            pool = ops.pop(0).window if ops and isinstance(ops[0], AvgPool) else 1
+            shape = output_shape(AvgPool(pool), shape)
+            steps.append(lowering(op, pool, before))
+        else:
+            steps.append("matrix product" if isinstance(op, Dense) else "average pool")
+    return ", ".join(steps) or "identity"
+
+
+def _rows(layer: events.LoweredLayer, number: int) -> str:
+    blocks, rows, width = layer.weights[number].shape
+    kind, size = layer.weights[number].dtype, layer.weights[number].nbytes
+    return f"{rows} rows of {kind} in {blocks} x {width} channels, {size / 1e3:,.0f} kB"
