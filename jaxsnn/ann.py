@@ -8,6 +8,7 @@ from flax import nnx
 from jax import lax
 
 from jaxsnn import linear
+from jaxsnn.activation import LEAST_CEILING, activations, quantised
 from jaxsnn.network import (
     EPSILON,
     BatchNorm,
@@ -31,7 +32,8 @@ class Norm(nnx.Module):
     With ``centred=False`` mean and bias are absent and var is the mean square: folding leaves no bias.
     """
 
-    def __init__(self, features: int, centred: bool):
+    def __init__(self, features: int, centred: bool, epsilon: float = EPSILON):
+        self.epsilon = epsilon
         self.scale = nnx.Param(jnp.ones(features))
         self.var = nnx.BatchStat(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features)) if centred else None
@@ -50,7 +52,7 @@ class Norm(nnx.Module):
             self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * lax.stop_gradient(var)
         elif self.mean is not None:
             mean = self.mean[...]
-        y = (x - mean) * (lax.rsqrt(var + EPSILON) * self.scale[...])
+        y = (x - mean) * (lax.rsqrt(var + self.epsilon) * self.scale[...])
         return y if self.bias is None else y + self.bias[...]
 
 
@@ -65,7 +67,7 @@ class Kernel(nnx.Module):
 
 
 class ANN(nnx.Module):
-    """The network with ReLU activations, trainable.
+    """The network with its activations, trainable.
 
     ``ann(x)`` maps normalised images (N, H, W, C) to logits (N, classes). ``ann(x, key)`` does so in training:
     norms use and update their statistics of the batch, dropout draws its masks from ``key``.
@@ -83,12 +85,17 @@ class ANN(nnx.Module):
         for _, _, op, shape in walk(network):
             if isinstance(op, Conv | Dense):
                 self.ops[op.name] = Kernel(op, shape, rngs)
-            elif isinstance(op, BatchNorm | ScaleNorm):
-                self.ops[op.name] = Norm(shape[-1], centred=isinstance(op, BatchNorm))
+            elif isinstance(op, BatchNorm):
+                self.ops[op.name] = Norm(shape[-1], centred=True, epsilon=op.epsilon)
+            elif isinstance(op, ScaleNorm):
+                self.ops[op.name] = Norm(shape[-1], centred=False)
+        quantised = [layer.name for layer in network.spiking if layer.levels]
+        self.ceilings = nnx.Dict({name: nnx.Param(jnp.ones(1)) for name in quantised})
 
     def params(self) -> dict[str, jax.Array]:
         """Parameters and running statistics by name, ``<op>.<parameter>``, as the network description has them."""
         params = {f"{name}.{part}": array for name, op in self.ops.items() for part, array in _arrays(op).items()}
+        params |= {f"{name}.ceiling": ceiling[...] for name, ceiling in self.ceilings.items()}
         for layer in self.network.layers:
             for edge in layer.edges:
                 if any(isinstance(op, ScaleNorm) for op in edge.ops):
@@ -100,6 +107,32 @@ class ANN(nnx.Module):
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         params = self.params()
+        return self._sums(x, key, params, activations(self.network, params))[-1]
+
+    def start_ceilings(self, x: jax.Array, key: jax.Array, percentile: float = 99.7) -> None:
+        """Set each quantised layer's ceiling to a percentile of its activations on a batch of normalised images.
+
+        Layer by layer, each behind the quantised ones before it, with the norms' statistics of this batch. One
+        value for all layers would round away every activation that is small against it, as they are in a network
+        without norms.
+        """
+        layers = iter(self.network.layers)
+
+        def activation(z: jax.Array) -> jax.Array:
+            layer = next(layers)
+            active = jax.nn.relu(z)
+            if layer.levels is None:
+                return active
+            ceiling = jnp.maximum(jnp.percentile(active, percentile, keepdims=True).reshape(1), LEAST_CEILING)
+            self.ceilings[layer.name][...] = ceiling
+            return quantised(z, ceiling, layer.levels)
+
+        self._sums(x, key, self.params(), activation)
+
+    def _sums(
+        self, x: jax.Array, key: jax.Array | None, params: dict[str, jax.Array], activation
+    ) -> list[jax.Array]:
+        """Sums in front of every layer's activation; arguments as of a call."""
         masks = itertools.count()
 
         def other(op: Op, x: jax.Array) -> jax.Array:
@@ -113,7 +146,7 @@ class ANN(nnx.Module):
         def apply(edge: Edge, x: jax.Array) -> jax.Array:
             return linear.linear_map(edge.ops, params, x.shape[1:], other)(x)
 
-        return run(self.network, x, apply, jax.nn.relu)[-1]
+        return run(self.network, x, apply, activation)
 
 
 def _arrays(module: Kernel | Norm) -> dict[str, jax.Array]:

@@ -143,6 +143,8 @@ def output_shape(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one example behind ``op``; raises ``UserError`` where the op does not fit."""
     match op:
         case Conv():
+            if len(shape) != 3:
+                raise UserError(f"convolution {op.name} needs an input (H, W, C), but gets one of shape {shape}")
             height, width, _ = shape
             padded = 2 * (op.kernel // 2) - op.kernel
             return (height + padded) // op.stride + 1, (width + padded) // op.stride + 1, op.features

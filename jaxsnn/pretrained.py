@@ -1,16 +1,57 @@
-"""A spiking network from a file of trained weights."""
+"""A spiking network from a file of trained weights, ours or another program's."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxsnn.convert import fold
+from jaxsnn.errors import UserError
+from jaxsnn.foreign import read_foreign
+from jaxsnn.matching import import_network
+from jaxsnn.network import Network
 from jaxsnn.snn import SNN
-from jaxsnn.weights import embedded_path, load_weights, to_device
+from jaxsnn.weights import Params, describes_network, embedded_path, load_weights, to_device
 
 
-def load_snn(weights: Path | None) -> tuple[SNN, str]:
-    """The converted network of a weights file (None: the embedded one), and the file's sha256."""
+def load_network(
+    weights: Path | None,
+    network: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[Network, Params]:
+    """The network of a weights file, norms not yet folded, and its float32 parameters.
+
+    Args:
+        weights: safetensors with a network description, safetensors without one, or a PyTorch ``state_dict``;
+            None is the embedded network.
+        network: of a file without a description: an architecture's name or the path of a description; None
+            infers it from the shapes.
+        image_shape: (H, W, C) of the images that a file without a description is for.
+        say: gets a sentence for everything that was assumed or left out.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the network.
+    """
+    if weights is None and network is not None:
+        raise UserError("--network says what network a file holds: give the file as --weights")
     path = embedded_path() if weights is None else weights
-    network, params, _ = load_weights(path)
-    folded, params = fold(network, params)
+    if describes_network(path):
+        if network is not None:
+            raise UserError(f"{path} describes its own network: leave --network out")
+        return load_weights(path)[:2]
+    imported = import_network(read_foreign(path), network, image_shape=image_shape)
+    for note in imported.notes if say else ():
+        say(f"{path}: {note}")
+    return imported.network, imported.params
+
+
+def load_snn(
+    weights: Path | None,
+    network: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[SNN, str]:
+    """The converted network of a weights file, and the file's sha256; arguments as of ``load_network``."""
+    folded, params = fold(*load_network(weights, network, image_shape, say))
+    path = embedded_path() if weights is None else weights
     return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()

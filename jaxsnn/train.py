@@ -1,9 +1,11 @@
 """Train an ANN for conversion: python -m jaxsnn.train"""
 
+import hashlib
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,14 @@ from safetensors.numpy import load_file, save
 
 import data
 from jaxsnn import command
+from jaxsnn.activation import LEAST_CEILING, SHIFT
 from jaxsnn.ann import ANN
-from jaxsnn.architectures import architecture
+from jaxsnn.architectures import NORMS, architecture
 from jaxsnn.convert import preprocess
 from jaxsnn.errors import UserError
 from jaxsnn.network import Network
-from jaxsnn.weights import save_weights, write_atomically
+from jaxsnn.runfolder import write_json
+from jaxsnn.weights import Params, save_weights, write_atomically
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,18 @@ class TrainConfig:
     """
 
     network: str = "vgg11-slim"
-    """Architecture: vgg11-slim (the embedded one) or vgg15 (the paper's), for sides that divide by 32; vgg4 for
-    28 x 28 images."""
+    """Architecture: vgg11-slim (the embedded one), vgg15 (the paper's), vgg15-bn, vgg16-bn, resnet18, resnet20,
+    vgg4, vgg5, vgg9 or vgg11."""
+    width: float = 1.0
+    """Factor on the features of every layer but the last."""
+    norm: Literal["none", "batch", "scale"] | None = None
+    """Normalisation: none, batch (BatchNorm, which leaves a bias on conversion) or scale (which leaves none);
+    default: the architecture's."""
+    activation: Literal["relu", "qcfs"] = "relu"
+    """relu, or qcfs: quantised steps up to a learned ceiling (Bu et al. 2022). Then thresholds.json is written
+    too, for jaxsnn.evaluate: the ceilings are the thresholds, half of them the initial membranes."""
+    levels: int = 8
+    """Steps of qcfs: about the timesteps in which the spiking network is meant to answer."""
     data: str = "embedded"
     """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
     data_dir: Path | None = None
@@ -152,20 +166,42 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
     counts = [np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(train.images.shape[-1])]
     mean = [float(np.average(levels, weights=count)) for count in counts]
     std = [float(np.sqrt(np.average((levels - m) ** 2, weights=count))) for m, count in zip(mean, counts)]
-    return architecture(
+    chosen = {} if config.norm is None else {"norm": NORMS[config.norm]}
+    if config.width != 1:
+        chosen["width"] = config.width
+    network = architecture(
         config.network,
+        **chosen,
         classes=len(train.classes),
         input_shape=train.images.shape[1:],
         mean=[round(m, 4) for m in mean],
         std=[round(s, 4) for s in std],
     )
+    if config.activation == "relu":
+        return network
+    quantised = tuple(replace(layer, levels=config.levels) for layer in network.spiking)
+    return replace(network, layers=(*quantised, network.layers[-1]))
+
+
+def write_ceilings(path: Path, weights: Path, network: Network, params: Params) -> None:
+    """The learned ceilings as a file of thresholds for ``jaxsnn.evaluate``, initial membranes at half of them."""
+    layers = [layer.name for layer in network.spiking]
+    thresholds = {
+        "network": network.name,
+        "weights": str(weights),
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "layers": layers,
+        "thresholds": [max(float(params[f"{name}.ceiling"][0]), LEAST_CEILING) for name in layers],
+        "v0": [SHIFT] * len(layers),
+    }
+    write_json(path, thresholds)
 
 
 def check(config: TrainConfig) -> None:
     """Raise ``UserError`` for settings that cannot be."""
     if not (np.isfinite(config.learning_rate) and 0 <= config.label_smoothing < 1 and config.weight_decay >= 0):
         raise UserError("--learning-rate must be finite, --label-smoothing in [0, 1), --weight-decay at least 0")
-    for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("learning_rate", 0.0)):
+    for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("levels", 1), ("learning_rate", 0.0)):
         if not getattr(config, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
 
@@ -192,6 +228,9 @@ def train(config: TrainConfig) -> None:
         console.print(f"going on behind epoch {done} of {config.epochs}")
 
     images, labels = jnp.asarray(training.images), jnp.asarray(training.labels)
+    if config.activation == "qcfs" and not done:
+        start = nnx.jit(ANN.start_ceilings)
+        start(ann, preprocess(network, images[: config.batch]), jax.random.key(config.seed))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -228,10 +267,11 @@ def train(config: TrainConfig) -> None:
         "seed": str(config.seed),
     }
     params = {name: np.asarray(value) for name, value in ann.params().items()}
-    save_weights(config.out / "weights.safetensors", network, params, notes)
-    console.print(
-        f"test accuracy {100 * score:.2f} % on {len(test)} images -> {config.out / 'weights.safetensors'}"
-    )
+    weights = config.out / "weights.safetensors"
+    save_weights(weights, network, params, notes)
+    if config.activation == "qcfs":
+        write_ceilings(config.out / "thresholds.json", weights, network, params)
+    console.print(f"test accuracy {100 * score:.2f} % on {len(test)} images -> {weights}")
 
 
 if __name__ == "__main__":

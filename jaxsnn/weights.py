@@ -37,6 +37,15 @@ def save_weights(path: Path, network: Network, params: Params, notes: dict[str, 
     write_atomically(path, save(arrays, metadata={"network": to_json(network)} | (notes or {})))
 
 
+def describes_network(path: Path) -> bool:
+    """Whether ``path`` is a safetensors file with a network description in its header."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return "network" in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError):
+        return False
+
+
 def load_weights(path: Path) -> tuple[Network, Params, dict[str, str]]:
     """Network, float32 parameters and notes of a weights file; raises ``UserError`` where they do not fit."""
     if not path.is_file():

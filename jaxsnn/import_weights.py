@@ -1,0 +1,147 @@
+"""Import a network that was trained elsewhere: python -m jaxsnn.import_weights FILE"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+import data
+from jaxsnn import command
+from jaxsnn.convert import ann_forward, fold
+from jaxsnn.errors import UserError
+from jaxsnn.evaluation import ann_right, check_data
+from jaxsnn.foreign import has_torch, read_foreign
+from jaxsnn.matching import Imported, describe, import_network
+from jaxsnn.torch_network import torch_logits
+from jaxsnn.weights import describes_network, save_weights, write_atomically
+
+COMPARED = 100
+"""Images on which logits before and after the import are compared."""
+TOLERANCE = 1e-3
+"""Largest difference of a logit, relative to the largest logit, that rounding may make."""
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Import a PyTorch state_dict (.pt, .pth) or a plain safetensors file for jaxsnn.optimize --weights.
+
+    Prints layer by layer what was read, folded and left out, and the ANN's accuracy on test images before the
+    import (computed by PyTorch from the file's own tensors, where PyTorch is installed) and after import and
+    folding. The network may have convolutions, average pools, BatchNorm, linear maps and shortcuts, with a ReLU
+    behind every sum.
+    """
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """File of weights."""
+    network: str | None = None
+    """Architecture by name (vgg15-bn, vgg16-bn, resnet18, resnet20, ...) or a description, FILE.json; default:
+    inferred from the shapes, where they leave no doubt."""
+    width: float = 1.0
+    """Factor on the features of the named architecture."""
+    out: Path | None = None
+    """Write the imported network here, a .safetensors file."""
+    describe: Path | None = None
+    """Write a description of the network as JSON to edit, and stop; without --network the file's layers in a row,
+    to put pools, strides and shortcuts into."""
+    mean: tuple[float, ...] | None = None
+    """Mean of the pixels (in [0, 1]) per channel, with which the network was trained; default: CIFAR-10's."""
+    std: tuple[float, ...] | None = None
+    """Their standard deviation per channel."""
+    data: str = "embedded"
+    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
+    data_dir: Path | None = None
+    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+    images: int | None = None
+    """Test images; default: all."""
+    debug: bool = False
+    """Show where an error came from."""
+
+
+def report_table(imported: Imported) -> Table:
+    """What was read, folded and left out, op by op."""
+    table = Table(title=f"{imported.network.name}, {len(imported.network.spiking)} spiking layers")
+    for column in ("layer", "op", "read from", "shape", "what"):
+        table.add_column(column)
+    before = None
+    for row in imported.rows:
+        table.add_row("" if row.layer == before else row.layer, row.op, row.module, row.shape, row.what)
+        before = row.layer
+    return table
+
+
+def import_weights(config: ImportConfig) -> dict:
+    """Run the command; returns the accuracies and the largest difference of a logit."""
+    console = Console()
+    if config.out is not None and config.out.suffix != ".safetensors":
+        raise UserError(f"--out is {config.out}, expected a name that ends in .safetensors")
+    if describes_network(config.file):
+        raise UserError(f"{config.file} needs no import: it describes its own network, give it as --weights")
+    file = read_foreign(config.file)
+    test = data.load(config.data, "test", config.data_dir, limit=config.images)
+    image_shape = test.images.shape[1:]
+    if config.describe is not None:
+        text = describe(file, config.network, image_shape, config.width, config.mean, config.std)
+        write_atomically(config.describe, text.encode())
+        console.print(f"description of {len(file.modules)} modules -> {config.describe}")
+        return {}
+    imported = import_network(
+        file, config.network, image_shape=image_shape, width=config.width, mean=config.mean, std=config.std
+    )
+    network = imported.network
+    check_data(network, test.images, len(test.classes), f"{test.name} ({test.split})")
+    console.print(report_table(imported))
+    for note in imported.notes:
+        console.print(note, highlight=False, markup=False)
+
+    folded, params = fold(network, imported.params)
+    results = {"images": len(test)}
+    if not has_torch():
+        console.print("PyTorch is not installed, so the file is not evaluated in its original layout")
+    else:
+        with Progress(console=console) as bar:
+            task = bar.add_task("in the original layout", total=len(test))
+            original = torch_logits(
+                network, imported.modules, test.images, progress=lambda n: bar.update(task, advance=n)
+            )
+        ours = np.asarray(jax.jit(ann_forward, static_argnums=0)(folded, params, test.images[:COMPARED])[-1])
+        difference = float(np.abs(ours - original[:COMPARED]).max())
+        results |= {
+            "accuracy_before": float((original.argmax(-1) == test.labels).mean()),
+            "difference": difference,
+        }
+        console.print(
+            f"largest difference of a logit on {len(ours)} images: {difference:.2g} "
+            f"(largest logit {np.abs(original).max():.3g})",
+            highlight=False,
+        )
+        if not difference <= TOLERANCE * np.abs(original).max():
+            raise UserError(
+                f"the imported network's logits differ by {difference:.3g} from PyTorch's, so it is not imported "
+                "right: please report this with the network's description"
+            )
+        console.print(f"ANN accuracy before: {100 * results['accuracy_before']:.2f} % on {len(test)} test images")
+    results["accuracy_after"] = float(ann_right(folded, params, test.images, test.labels).mean())
+    console.print(
+        f"ANN accuracy after import and folding: {100 * results['accuracy_after']:.2f} % on {len(test)} test "
+        "images"
+    )
+    if config.out is not None:
+        notes = {
+            "imported_from": config.file.name,
+            "data": config.data,
+            "test_accuracy": f"{results['accuracy_after']:.4f}",
+            "test_images": str(len(test)),
+        }
+        save_weights(config.out, network, imported.params, notes)
+        console.print(f"-> {config.out}")
+    return results
+
+
+if __name__ == "__main__":
+    command.main(ImportConfig, import_weights, "jaxsnn.import_weights")
