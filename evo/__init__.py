@@ -7,6 +7,7 @@ from evo.differential_evolution import differential_evolution
 from evo.engines import ENGINES, make_engine
 from evo.protocol import Engine
 from evo.result import OptimizeResult
+from evo.state import state_arrays, state_from
 from evo.strategies import STRATEGIES
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "differential_evolution",
     "make_engine",
     "minimize_on_device",
+    "state_arrays",
+    "state_from",
 ]
 
 

@@ -1,9 +1,12 @@
 """The same differential evolution in jax.random: whole runs on the device, many of them side by side.
 
-The algorithm is that of `evo.scipy_like` (eq. 7-9, deferred updating, best member in row 0, out-of-bounds
-coordinates redrawn), with other random numbers and in JAX's default float type, so runs agree with it in
-distribution, not bit for bit. It works on the candidates as they are, without the map to the unit cube: the
-point that was evaluated is the point that is kept, however XLA fuses the arithmetic.
+The algorithm is that of `evo.scipy_like` (eq. 7-9, deferred updating, out-of-bounds coordinates redrawn), with
+other random numbers and in JAX's default float type, so runs agree with it in distribution, not bit for bit. It
+works on the candidates as they are, without the map to the unit cube: the point that was evaluated is the point
+that is kept, however XLA fuses the arithmetic.
+
+Calling a compiled function costs more than what these compute, so `tell` is one call that selects and draws the
+next trials as well, and `ask` hands out what is there.
 """
 
 import functools
@@ -16,6 +19,7 @@ import numpy as np
 
 from evo import bounds, costs, strategies
 from evo.search import Search
+from evo.state import check_costs, check_shapes
 
 INITS = ("normal", "latinhypercube", "random")
 
@@ -43,10 +47,11 @@ class Draws(NamedTuple):
 
 
 class DeviceState(NamedTuple):
-    """Members (P, D), energies (P,), the key (2,) uint32, the number of generations told."""
+    """Members and pending trials (P, D), energies (P,), the key (2,) uint32, the number of generations told."""
 
     members: jax.Array
     energies: jax.Array
+    trials: jax.Array
     key: jax.Array
     generation: jax.Array
 
@@ -108,15 +113,12 @@ class DeviceDE:
         return given, "given" if given is not None else self.search.init, self.search.population
 
     def ask(self, state):
-        return _ask(self.setting, state, self.strategy)
+        return state.trials, state
 
     def tell(self, state, candidates, cost):
         cost = costs.as_costs(cost, self.search.population)
-        if candidates.dtype.kind not in costs.REAL_KINDS:
-            raise ValueError(f"candidates must be real numbers, got dtype {candidates.dtype}")
-        candidates = jnp.asarray(candidates, dtype=state.members.dtype)
-        self._check(candidates)
-        return _tell(state, candidates, cost.astype(state.energies.dtype))
+        candidates = self._checked(np.asarray(candidates))
+        return _tell(self.setting, state, candidates, cost.astype(candidates.dtype), self.strategy)
 
     def best(self, state):
         row = int(jnp.argmin(state.energies))
@@ -130,16 +132,27 @@ class DeviceDE:
 
     def rescore(self, state, cost):
         cost = costs.as_costs(cost, self.search.population)
-        return state._replace(energies=jnp.asarray(cost, dtype=state.energies.dtype))
+        return _rescore(self.setting, state, cost.astype(self.box.low.dtype), self.strategy)
+
+    def check(self, state):
+        check_shapes(state, self.init(0))
+        self._checked(np.asarray(state.members))
+        self._checked(np.asarray(state.trials))
+        check_costs(state.energies)
 
     def converged(self, state):
         return self.search.converged(state.energies)
 
-    def _check(self, candidates):
+    def _checked(self, candidates):
+        """`candidates` in the device's float type; ValueError for another shape, kind, or place."""
         expected = (self.search.population, len(self.search.box.low))
+        if candidates.dtype.kind not in costs.REAL_KINDS:
+            raise ValueError(f"candidates must be real numbers, got dtype {candidates.dtype}")
         if candidates.shape != expected:
             raise ValueError(f"candidates must have shape {expected}, as asked for, got {candidates.shape}")
-        bounds.check_inside("candidates", np.asarray(candidates), self.box)
+        candidates = candidates.astype(self.box.low.dtype, copy=False)
+        bounds.check_inside("candidates", candidates, self.box)
+        return candidates
 
 
 def bounds_inside(box):
@@ -192,14 +205,15 @@ def minimize_on_device(cost_fn, engine, keys, generations):
 @functools.partial(jax.jit, static_argnames=("cost_fn", "kind", "size", "strategy", "generations"))
 def _runs(setting, keys, given, cost_fn, kind, size, strategy, generations):
     def generation(state, _):
-        candidates, state = _ask(setting, state, strategy)
-        state = _tell(state, candidates, cost_fn(candidates).astype(state.energies.dtype))
-        return state, state.energies[0]
+        cost = cost_fn(state.trials).astype(state.energies.dtype)
+        state = _tell(setting, state, state.trials, cost, strategy)
+        return state, state.energies.min()
 
     def run(key):
         state = _start(setting, key, given, kind, size)
         state, history = jax.lax.scan(generation, state, length=generations + 1)
-        return DeviceRuns(state.members[0], state.energies[0], history, state.members, state.energies)
+        best = jnp.argmin(state.energies)
+        return DeviceRuns(state.members[best], state.energies[best], history, state.members, state.energies)
 
     return jax.vmap(run)(keys)
 
@@ -208,7 +222,8 @@ def _runs(setting, keys, given, cost_fn, kind, size, strategy, generations):
 def _start(setting, key, given, kind, size):
     key, draw_key = jax.random.split(key)
     members = given if kind == "given" else _initial_members(setting, draw_key, kind, size)
-    return DeviceState(members, jnp.full(size, jnp.inf, members.dtype), key, jnp.zeros((), jnp.int32))
+    energies = jnp.full(size, jnp.inf, members.dtype)
+    return DeviceState(members, energies, members, key, jnp.zeros((), jnp.int32))
 
 
 def _initial_members(setting, key, kind, size):
@@ -229,61 +244,78 @@ def _initial_members(setting, key, kind, size):
 
 
 @functools.partial(jax.jit, static_argnames=("strategy",))
-def _ask(setting, state, strategy):
-    key, draw_key = jax.random.split(state.key)
-    # As in `evo.scipy_like`: after a rescore the best may have left row 0.
-    state = _best_first(state)
-    draws = draw(setting, draw_key, *state.members.shape, strategies.partners_needed(strategy))
-    trials = trials_from(setting, state.members, draws, strategy)
-    return jnp.where(state.generation == 0, state.members, trials), state._replace(key=key)
+def _tell(setting, state, candidates, cost, strategy):
+    cost = costs.nan_to_inf(cost)
+    better = cost <= state.energies
+    members = jnp.where(better[:, None], candidates, state.members)
+    energies = jnp.where(better, cost, state.energies)
+    trials, key = _propose(setting, members, energies, state.key, strategy)
+    return DeviceState(members, energies, trials, key, state.generation + 1)
+
+
+@functools.partial(jax.jit, static_argnames=("strategy",))
+def _rescore(setting, state, cost, strategy):
+    """The state with new energies, and trials drawn again, for another member may be the best now."""
+    trials, key = _propose(setting, state.members, cost, state.key, strategy)
+    trials = jnp.where(state.generation == 0, state.trials, trials)
+    return state._replace(energies=cost, trials=trials, key=key)
+
+
+def _propose(setting, members, energies, key, strategy):
+    """Trials (P, D) and the next key."""
+    key, draw_key = jax.random.split(key)
+    draws = draw(setting, draw_key, *members.shape, strategies.partners_needed(strategy))
+    return trials_from(setting, members, jnp.argmin(energies), draws, strategy), key
 
 
 def draw(setting, key, size, dimension, partners):
     """The `Draws` of one generation. Partners are uniform without replacement, the member itself left out.
 
-    All come from one flat call of the generator, because each call takes XLA long to compile.
+    All come from one flat call of the generator, because each call takes XLA long to compile and to run.
     """
-    numbers = jax.random.uniform(key, (size * (size + 2 * dimension) + 1,), setting.low.dtype)
+    numbers = jax.random.uniform(key, (size * (partners + 1 + 2 * dimension) + 1,), setting.low.dtype)
     ranks, first, chance, fresh = jnp.split(
-        numbers[:-1].reshape(size, -1), (size - 1, size, size + dimension), axis=1
+        numbers[:-1].reshape(size, -1), (partners, partners + 1, partners + 1 + dimension), axis=1
     )
-    _, order = jax.lax.top_k(ranks, partners)
     return Draws(
         weight=setting.weight_low + numbers[-1] * (setting.weight_high - setting.weight_low),
-        partners=order + (order >= jnp.arange(size)[:, None]).astype(order.dtype),
-        first=jnp.minimum((first[:, 0] * dimension).astype(order.dtype), dimension - 1),
+        partners=_partners(ranks),
+        first=_below(first[:, 0], dimension),
         chance=chance,
         fresh=fresh,
     )
 
 
-def trials_from(setting, members, draws, strategy):
-    """Trials (P, D) by eq. 7-9 from members (P, D), best first; coordinates out of bounds drawn afresh."""
+def _below(number, bound):
+    """Whole numbers below `bound` from uniform ones in [0, 1)."""
+    return jnp.minimum((number * bound).astype(int), bound - 1)
+
+
+def _partners(numbers):
+    """(P, K) rows, all different in a row and none its own, from uniform numbers (P, K)."""
+    size, count = numbers.shape
+    taken, partners = [jnp.arange(size)], []
+    for k in range(count):
+        row = _below(numbers[:, k], size - 1 - k)
+        # Stepping over the taken rows in ascending order maps the draw onto what is left; inserting the new
+        # row on the way keeps them in that order.
+        for skipped in taken:
+            row = row + (row >= skipped)
+        partners.append(row)
+        ordered = []
+        for other in taken:
+            ordered.append(jnp.minimum(row, other))
+            row = jnp.maximum(row, other)
+        taken = [*ordered, row]
+    return jnp.stack(partners, axis=1)
+
+
+def trials_from(setting, members, best, draws, strategy):
+    """Trials (P, D) by eq. 7-9 from members (P, D), `best` the row of the best; out of bounds: drawn afresh."""
     xp = members.__array_namespace__()
     rows = xp.arange(len(members))
-    mutants = strategies.mutants(strategy, members, rows, draws.partners, draws.weight)
+    mutants = strategies.mutants(strategy, members, rows, draws.partners, draws.weight, best)
     mask = strategies.crossover_mask(strategy, draws.chance < setting.crossover, draws.first)
     trials = xp.where(mask, mutants, members)
     fresh = xp.clip(setting.low + draws.fresh * (setting.high - setting.low), setting.low, setting.high)
     return xp.where((trials < setting.low) | (trials > setting.high), fresh, trials)
-
-
-@jax.jit
-def _tell(state, candidates, cost):
-    cost = costs.nan_to_inf(cost)
-    better = cost <= state.energies
-    return _best_first(
-        state._replace(
-            members=jnp.where(better[:, None], candidates, state.members),
-            energies=jnp.where(better, cost, state.energies),
-            generation=state.generation + 1,
-        )
-    )
-
-
-def _best_first(state):
-    """The state with the rows of the best member and row 0 exchanged."""
-    order = jnp.arange(len(state.energies))
-    best = jnp.argmin(state.energies).astype(order.dtype)
-    order = order.at[best].set(0).at[0].set(best)
-    return state._replace(members=state.members[order], energies=state.energies[order])

@@ -24,6 +24,7 @@ from evosax.algorithms import distribution_based_algorithms, population_based_al
 from evo import bounds, population, strategies
 from evo.costs import as_costs
 from evo.search import Search
+from evo.state import check_costs, check_shapes, check_unit
 from evo.trials import told_trials
 
 DIFFERENTIAL_EVOLUTION = "DifferentialEvolution"
@@ -88,11 +89,11 @@ class EvosaxEngine:
         energies = np.full(count, np.inf)
         if self.keeps_population:
             members = jnp.asarray(population.draw(np.random.default_rng(seed), self.search), dtype=float)
-            inner = self.algorithm.init(first, members, jnp.asarray(energies, dtype=float), self.params)
+            inner = self._begin(first, members, jnp.asarray(energies, dtype=float))
         else:
             mean = jnp.asarray(_unit_mean(self.search), dtype=float)
             members = jnp.tile(mean, (count, 1))
-            inner = self.algorithm.init(first, mean, self.params)
+            inner = self._begin(first, mean)
         return EvosaxState(
             inner=inner,
             members=members,
@@ -122,7 +123,7 @@ class EvosaxEngine:
         key, tell_key = jax.random.split(state.key)
         told = jnp.asarray(cost if self.name == DIFFERENTIAL_EVOLUTION else _finite(cost), dtype=float)
         if self.keeps_population and state.generation == 0:
-            inner = self.algorithm.init(tell_key, trials, told, self.params)
+            inner = self._begin(tell_key, trials, told)
         else:
             inner, _ = self.algorithm.tell(tell_key, trials, told, state.inner, self.params)
         members, energies = trials, cost
@@ -160,8 +161,21 @@ class EvosaxEngine:
             inner=inner, energies=cost, best_member=state.members[row], best_energy=np.array(cost[row])
         )
 
+    def check(self, state):
+        check_shapes(state, self.init(0))
+        check_unit(members=state.members, trials=state.trials, best_member=state.best_member)
+        check_costs(state.energies)
+
     def converged(self, state):
         return self.search.converged(state.energies)
+
+    def _begin(self, *arguments):
+        """evosax's first state, without weak types: a state that was saved and loaded has none, and would compile
+        anew."""
+        return jax.tree.map(
+            lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype),
+            self.algorithm.init(*arguments, self.params),
+        )
 
     def _in_box(self, unit):
         return bounds.points_inside(self.search.box, np.asarray(unit, dtype=np.float64))
@@ -203,7 +217,10 @@ def _build(engine):
                 f"evosax:{engine.name} draws its own population around a mean; init cannot be an array"
             )
     spread = _unit_spread(engine.search)
-    algorithm = _algorithm(known[engine.name], engine.search.population, len(engine.search.box.low), spread)
+    known_class = known[engine.name]
+    scheduled = "std_schedule" in inspect.signature(known_class).parameters
+    size, dimension = engine.search.population, len(engine.search.box.low)
+    algorithm = _algorithm(known_class, size, dimension, spread if scheduled else None)
     params = algorithm.default_params
     if engine.name == DIFFERENTIAL_EVOLUTION:
         return algorithm, _differential_evolution_params(engine, params)
@@ -212,10 +229,8 @@ def _build(engine):
 
 @functools.lru_cache(maxsize=32)
 def _algorithm(algorithm_class, size, dimension, spread):
-    """evosax compiles per object: engines of one shape share theirs."""
-    schedule = {}
-    if "std_schedule" in inspect.signature(algorithm_class).parameters:
-        schedule["std_schedule"] = optax.constant_schedule(spread)
+    """evosax compiles per object: engines of one shape, and one spread where it is built in, share theirs."""
+    schedule = {} if spread is None else {"std_schedule": optax.constant_schedule(spread)}
     try:
         return algorithm_class(population_size=size, solution=jnp.zeros(dimension), **schedule)
     except (AssertionError, TypeError) as error:

@@ -2,9 +2,23 @@
 
 R. Tanabe and A. S. Fukunaga, "Improving the Search Performance of SHADE Using Linear Population Size
 Reduction", IEEE Congress on Evolutionary Computation, 2014; SHADE and current-to-pbest/1 with an archive go
-back to JADE (Zhang and Sanderson, 2009). Its published constants are the defaults, except that the initial
-population, 18 D there, is the caller's. It was designed for thousands of evaluations per dimension; nothing
+back to JADE (Zhang and Sanderson, 2009). It was designed for thousands of evaluations per dimension; nothing
 is claimed for a few hundred noisy ones.
+
+The constants are those published: H = 6, archive 2.6 P, p = 0.11, at least four members, memories that start at
+0.5. Each step was checked against the programs of the paper's first author (version 1.0.1, C++ and MATLAB). What
+differs:
+
+* the initial population, 18 D there, is the caller's, and so is how it is drawn;
+* winners join the archive together, and members drawn at random then leave until it fits the population that has
+  shrunk already. So do the MATLAB program's; the C++ one lets each winner overwrite one member, and cuts the
+  archive's end off when the population shrinks. Duplicates, which the MATLAB program removes, stay;
+* of equally bad members the last leaves when the population shrinks (C++: the first), and a size that ends in .5
+  is rounded to the even number;
+* the p-best are at least two members from the start (there from the first shrinking on), which matters for initial
+  populations below 14;
+* a gain over an infinite cost, which the competition's functions do not have, outweighs every finite one;
+* a run ends with a whole generation, up to three evaluations early, instead of in the middle of one.
 """
 
 from dataclasses import dataclass
@@ -15,6 +29,7 @@ import numpy as np
 from evo import bounds, population, rng, strategies
 from evo.costs import as_costs
 from evo.search import Search
+from evo.state import check_costs, check_shapes, check_unit
 from evo.trials import told_trials
 
 MINIMUM_POPULATION = 4
@@ -53,7 +68,8 @@ class LShade:
 
     Args:
         search: what to search, from `make_search`; its population is the first generation's.
-        evaluations: all evaluations of the run, after which the population has shrunk to four.
+        evaluations: all evaluations of the run, after which the population has shrunk to four. The engine does not
+            stop there: the caller does.
         memory: H, the number of remembered means.
         archive: the archive's size as a multiple of the population's.
         elite: the share p of the population that the p-best is drawn from, at least two members.
@@ -119,7 +135,9 @@ class LShade:
         members = np.where(accepted[:, None], trials, state.members)
         energies = np.where(accepted, cost, state.energies)
         evaluations = state.evaluations + len(cost)
-        count = reduced_size(self.search.population, int(evaluations), self.evaluations)
+        count = len(members)
+        if state.generation > 0:
+            count = reduced_size(self.search.population, int(evaluations), self.evaluations)
         keep = np.sort(np.argsort(energies, kind="stable")[:count])
         members, energies = members[keep], energies[keep]
         room = round(self.archive * len(members))
@@ -150,6 +168,25 @@ class LShade:
 
     def rescore(self, state, cost):
         return state._replace(energies=as_costs(cost, len(state.members)))
+
+    def check(self, state):
+        start, count = self.init(0), len(state.members)
+        if not MINIMUM_POPULATION <= count <= self.search.population:
+            raise ValueError(
+                f"members has {count} rows, expected {MINIMUM_POPULATION} to {self.search.population}"
+            )
+        # the population and the archive change, so only their other axis is as at the start
+        shrunk = {
+            name: getattr(start, name)[:count] for name in ("members", "energies", "trials", "weight", "crossover")
+        }
+        rows = len(state.archive)
+        check_shapes(state, start._replace(**shrunk, archive=np.empty((rows, start.members.shape[1]))))
+        check_unit(members=state.members, trials=state.trials, archive=state.archive)
+        check_costs(state.energies)
+        if not 0 <= state.memory.cell < self.memory or rows > round(self.archive * self.search.population):
+            raise ValueError(f"memory.cell is {state.memory.cell} of {self.memory}, the archive has {rows} rows")
+        if not (np.isfinite(state.memory.weight) & (state.memory.weight > 0)).all():
+            raise ValueError("memory.weight holds values that are not finite and above 0")
 
     def converged(self, state):
         return self.search.converged(state.energies)

@@ -1,8 +1,8 @@
 """The one seam between a search and whatever computes costs: ask for candidates, tell their costs.
 
 A state is an immutable pytree of arrays, random generator included: it can be saved leaf by leaf
-(`numpy.savez`, Orbax), and a search that goes on from a saved state goes on bit for bit. Every method is a
-pure function of its arguments, so an objective that raises leaves nothing half done.
+(`evo.state_arrays`, and back with `evo.state_from`), and a search that goes on from a saved state goes on bit
+for bit. Every method is a pure function of its arguments, so an objective that raises leaves nothing half done.
 
     engine = make_engine("scipy", low, high, population=25, mean=base, std=0.15)
     state = engine.init(seed=0)
@@ -52,6 +52,9 @@ class Engine(Protocol):
         For an objective that changes between generations: parents and trials are then compared on the same
         images (common random numbers). May be called before `ask` or between `ask` and `tell`.
         """
+
+    def check(self, state) -> None:
+        """ValueError unless the search can go on from `state`, which may come from a file (`evo.state_from`)."""
 
     def converged(self, state) -> bool:
         """SciPy's rule: std(costs) <= atol + tol |mean(costs)|."""

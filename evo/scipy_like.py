@@ -18,6 +18,7 @@ import numpy as np
 from evo import bounds, population, rng, strategies
 from evo.costs import as_costs
 from evo.search import Search
+from evo.state import check_costs, check_shapes, check_unit
 from evo.trials import told_trials
 
 MAX_PARTNERS = 5
@@ -153,6 +154,13 @@ class ScipyLike:
 
     def rescore(self, state, cost):
         return state._replace(energies=as_costs(cost, self.search.population))
+
+    def check(self, state):
+        check_shapes(state, self.init(0))
+        check_unit(members=state.members, trials=state.trials)
+        check_costs(state.energies)
+        if not np.array_equal(np.sort(state.index), np.arange(self.search.population)):
+            raise ValueError("index is not a permutation of the population's rows")
 
     def converged(self, state):
         return self.search.converged(state.energies)

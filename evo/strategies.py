@@ -1,7 +1,6 @@
 """Mutation (eq. 7 and its relatives) and crossover (eq. 8-9) as arithmetic on arrays, no random draws.
 
-Everything here works on NumPy and on JAX arrays: the random numbers come in as arguments. The first row of a
-population is its best member.
+Everything here works on NumPy and on JAX arrays: the random numbers come in as arguments.
 
 x_i is the member to be challenged, x_0 the best, x_a, x_b, ... its partners in the order drawn, F the weight:
 
@@ -61,11 +60,14 @@ def partners_needed(strategy):
     return MUTATIONS[strategy[:-3]][1]
 
 
-def mutants(strategy, population, members, partners, weight):
-    """Mutants v (eq. 7) of a population (P, D); row numbers: members (...,), partners (..., K >= needed)."""
+def mutants(strategy, population, members, partners, weight, best=0):
+    """Mutants v (eq. 7) of a population (P, D).
+
+    Row numbers: members (...,), partners (..., K >= needed), and `best`, the first row where it is kept there.
+    """
     formula, needed = MUTATIONS[strategy[:-3]]
     mixed = (population[partners[..., k]] for k in range(needed))
-    return formula(population[0], population[members], *mixed, weight)
+    return formula(population[best], population[members], *mixed, weight)
 
 
 def crossover_mask(strategy, chance, first):

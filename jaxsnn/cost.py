@@ -5,7 +5,7 @@ term is any function of that form.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -29,7 +29,10 @@ class Bounded(Protocol):
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]: ...
 
     def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        """The least (P,) that the term can come to over ``images`` images, given what was observed so far."""
+        """The least (P,) that the term can come to over ``images`` images, given what was observed so far.
+
+        Nothing may be: ``observed.images`` is 0 then.
+        """
 
 
 PICOJOULE_PER_ADD = 0.9
@@ -104,6 +107,9 @@ class Limit:
             raise UserError("the limit's cost needs observables with limit_correct")
         return {"limit": self.weight * (1 - observed.limit_correct / observed.limit_images)}
 
+    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+        return self(observed)["limit"]
+
 
 @dataclass(frozen=True)
 class Spikes:
@@ -115,7 +121,7 @@ class Spikes:
         return {"spikes": self.weight * observed.spikes.sum(-1) / observed.images / 1e3}
 
     def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        return self(observed)["spikes"] * observed.images / images
+        return self(replace(observed, images=images))["spikes"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ class SynapticOperations:
         return {"synops": self.weight * observed.synops.sum(-1) / observed.images / 1e6}
 
     def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        return self(observed)["synops"] * observed.images / images
+        return self(replace(observed, images=images))["synops"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ class Energy:
         return {"energy": self.weight * observed.synops.sum(-1) / observed.images * PICOJOULE_PER_ADD * 1e-6}
 
     def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        return self(observed)["energy"] * observed.images / images
+        return self(replace(observed, images=images))["energy"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class PeakActivity:
         return {"peak": self.weight * share.max(-1)}
 
     def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        return self(observed)["peak"] * observed.images / images
+        return self(replace(observed, images=images))["peak"]
 
 
 def parts(terms: Sequence[Term], observed: Observables) -> dict[str, np.ndarray]:

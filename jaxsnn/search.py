@@ -57,8 +57,11 @@ class Generation:
             each generation of those that were scored on this one's.
         mean, spread: mean and standard deviation of the population's costs.
         evaluations: candidates evaluated so far (nfe, eq. 10), parents that were scored again included.
+        rescored: of these, parents that were scored again.
         image_evaluations: candidates x images so far (the numerator of eq. 17).
         seconds: since the start of this generation.
+        converged: the engine has converged.
+        last: no other generation follows, for that reason or because the evaluations are spent.
     """
 
     number: int
@@ -66,16 +69,21 @@ class Generation:
     mean: float
     spread: float
     evaluations: int
+    rescored: int
     image_evaluations: int
     seconds: float
+    converged: bool
+    last: bool
 
     @property
     def best(self) -> Candidate:
         return self.leaders[0]
 
 
-def subsets(labels: np.ndarray, size: int, mode: str, seed: int) -> Iterator[np.ndarray]:
+def subsets(labels: np.ndarray, size: int, mode: str, seed: int, first: int = 0) -> Iterator[np.ndarray]:
     """Indices (size,) of each generation's mini-dataset, drawn from images with these ``labels``, none twice.
+
+    The ``first`` is that generation's.
 
     ``mode``: "fixed" draws once (Algorithm 1), "resample" again for every generation (the paper's text). Classes
     are balanced as far as they go, which takes a source of noise out of the accuracy.
@@ -84,7 +92,7 @@ def subsets(labels: np.ndarray, size: int, mode: str, seed: int) -> Iterator[np.
         raise UserError(f"--images is {size}, but there are only {len(labels)} training images to draw from")
     if mode not in ("fixed", "resample"):
         raise UserError(f"the subset is {mode!r}, expected fixed or resample")
-    for draw in itertools.count():
+    for draw in itertools.count(first):
         yield data.balanced(labels, size, (seed, draw if mode == "resample" else 0), "the training split")
 
 
@@ -92,12 +100,13 @@ def score(
     vectors: np.ndarray, observed: Observables, terms: Sequence[Term], finished: np.ndarray | None = None
 ) -> tuple[Candidate, ...]:
     """Search vectors (P, D) with their costs; NaN, and what has not ``finished`` (P,), costs +inf."""
-    named = parts(terms, observed)
+    with np.errstate(invalid="ignore"):  # a race can end before the first image
+        accuracy, named = observed.accuracy, parts(terms, observed)
     cost = np.nan_to_num(total(named), nan=np.inf, posinf=np.inf)
     if finished is not None:
         cost = np.where(finished, cost, np.inf)
     pieces = [{name: float(value[i]) for name, value in named.items()} for i in range(len(vectors))]
-    return tuple(Candidate(*row) for row in zip(vectors, cost.tolist(), pieces, observed.accuracy))
+    return tuple(Candidate(*row) for row in zip(vectors, cost.tolist(), pieces, accuracy))
 
 
 def select(
@@ -118,27 +127,36 @@ def evolve(
     terms: Sequence[Term],
     evaluate: Evaluate,
     subset: Iterator[np.ndarray],
-    generations: int,
+    evaluations: int,
     resample: bool = False,
     racing: Racing | None = None,
     keep: int = LEADERS,
+    behind: Generation | None = None,
 ) -> Iterator[tuple[Generation, Any]]:
     """Run the search, one generation a step; the caller may stop after any.
 
     Args:
-        state: the engine's, from ``engine.init``.
-        generations: maximum number behind the initial population; ends earlier where the engine has converged.
+        state: the engine's, from ``engine.init``, or what was yielded with ``behind``.
+        evaluations: of trials, the initial population among them: generations follow while enough are left for
+            one, however many candidates an engine asks for, and until the engine has converged. A parent that is
+            scored again is not counted here.
         resample: score the parents again on the images their trials are scored on (common random numbers).
         racing: stop evaluating trials that are losing; needs an engine with greedy selection (differential
             evolution), which asks no more of a loser's cost than that it is higher.
         keep: number of leaders.
+        behind: go on behind this generation, which an earlier call yielded; ``subset`` begins with the next one's.
 
     Yields:
         what the generation did, and the engine's state behind it.
     """
     leaders: tuple[Candidate, ...] = ()
-    evaluations = images = 0
-    for number in range(generations + 1):
+    asked = rescored = images = first = 0
+    if behind is not None:
+        if behind.last:
+            return
+        leaders, rescored, images = behind.leaders, behind.rescored, behind.image_evaluations
+        asked, first = behind.evaluations - rescored, behind.number + 1
+    for number in itertools.count(first):
         started = time.perf_counter()
         indices = next(subset)
         candidates, state = engine.ask(state)
@@ -150,7 +168,7 @@ def evolve(
             parents = np.asarray(engine.parents(state), np.float64)
             scored = score(parents, evaluate(codec.decode(parents), indices), terms)
             state = engine.rescore(state, np.array([parent.cost for parent in scored]))
-            evaluations += len(parents)
+            rescored += len(parents)
             images += len(parents) * len(indices)
         if racing is None or number == 0:
             trials = score(candidates, evaluate(codec.decode(candidates), indices), terms)
@@ -164,21 +182,25 @@ def evolve(
             )
             trials = score(candidates, observed, terms, finished)
             images += used
-        evaluations += len(candidates)
+        asked += len(candidates)
         state = engine.tell(state, candidates, np.array([trial.cost for trial in trials]))
 
         earlier = scored if resample else leaders
         leaders = tuple(sorted(earlier + trials, key=lambda c: c.cost)[:keep])
         costs = np.asarray(engine.costs(state), np.float64)
+        converged = bool(engine.converged(state))
         generation = Generation(
             number,
             leaders,
             float(costs.mean()),
             float(costs.std()),
-            evaluations,
+            asked + rescored,
+            rescored,
             images,
             time.perf_counter() - started,
+            converged,
+            last=converged or evaluations - asked < len(costs),
         )
         yield generation, state
-        if engine.converged(state):
+        if generation.last:
             return

@@ -1,18 +1,20 @@
-"""Objectives the tests of `evo` share: rows of candidates in, one cost a row out."""
+"""Objectives the tests of `evo` share, for NumPy and JAX arrays: rows of candidates in, one cost a row out."""
 
 import numpy as np
 
 
 def sphere(points):
-    return np.sum(points**2, axis=-1)
+    return points.__array_namespace__().sum(points**2, axis=-1)
 
 
 def rosenbrock(points):
-    return np.sum(100.0 * (points[..., 1:] - points[..., :-1] ** 2) ** 2 + (1 - points[..., :-1]) ** 2, axis=-1)
+    x, following = points[..., :-1], points[..., 1:]
+    return points.__array_namespace__().sum(100.0 * (following - x**2) ** 2 + (1 - x) ** 2, axis=-1)
 
 
 def rastrigin(points):
-    return np.sum(points**2 - 10 * np.cos(2 * np.pi * points) + 10, axis=-1)
+    xp = points.__array_namespace__()
+    return xp.sum(points**2 - 10 * xp.cos(2 * np.pi * points) + 10, axis=-1)
 
 
 def generations(engine, state, objective, count):

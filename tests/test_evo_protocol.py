@@ -154,6 +154,15 @@ def test_rescore_before_ask_moves_the_best(name):
     assert engine.best(engine.tell(waiting, candidates, np.full(len(candidates), 9e9)))[1] == 0.0
 
 
+def test_the_best_of_a_strategy_without_population_is_the_best_told_since_the_rescore():
+    engine = make("evosax:CMA_ES")
+    state = generations(engine, engine.init(0), cost, 5)[-1]
+    candidates, state = engine.ask(state)
+    worse = engine.tell(state, candidates, np.full(SIZE, 1e6))
+    assert engine.best(worse)[1] == engine.best(state)[1] < 1e6
+    assert engine.best(engine.rescore(worse, np.arange(float(SIZE)) + 5))[1] == 5.0
+
+
 @pytest.mark.parametrize("name", DE_NAMES)
 def test_an_equal_trial_replaces_its_parent(name):
     """On a plateau, where many accuracies on few images are equal, the population still moves."""
@@ -207,6 +216,7 @@ def test_candidates_may_come_back_in_single_precision(engine):
         (np.zeros((SIZE, 1)), r"\(8, 1\)"),
         (np.zeros(SIZE, dtype=complex), "complex"),
         (np.array([None] * SIZE), "object"),
+        (np.array(["low"] * SIZE), "<U3"),
         (0.0, r"\(\)"),
     ],
 )
@@ -276,6 +286,7 @@ def test_bad_searches_are_refused_before_anything_is_evaluated(name, change, mes
         {"mutation": -0.1},
         {"mutation": (0.5, 2.1)},
         {"mutation": (0.1, np.nan)},
+        {"mutation": np.inf},
         {"mutation": (0.1, 0.2, 0.3)},
         {"crossover": 1.1},
         {"crossover": -0.1},

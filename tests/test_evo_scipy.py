@@ -320,6 +320,7 @@ BAD = [
     {"func": lambda x: x},
     {"func": lambda x: x.sum(), "vectorized": True, "updating": "deferred"},
     {"func": lambda x: "a"},
+    {"func": lambda x: object()},
     {"func": lambda x: None},
     {"func": lambda x, y: 0.0},
     {"strategy": lambda candidate, population, rng=None: population},
@@ -339,6 +340,7 @@ ACCEPTED = [
     {"tol": -1.0},
     {"func": lambda x: x[:1]},
     {"func": lambda x: int(x[0] > 0.5)},
+    {"func": lambda x: x.sum() + 1j},
     {"workers": map, "updating": "deferred"},
     {"integrality": True},
     {"integrality": [True, False], "bounds": [(0.2, 3.7), (0, 1)]},
@@ -366,6 +368,7 @@ def test_what_scipy_refuses_is_refused(change):
 
 
 @pytest.mark.parametrize("change", ACCEPTED, ids=label)
+@pytest.mark.filterwarnings("ignore:Casting complex values")
 def test_what_scipy_accepts_is_accepted(change):
     ours, theirs = (call(m, change) for m in (evo.differential_evolution, scipy_optimize.differential_evolution))
     for field in theirs:

@@ -21,10 +21,9 @@ def uniform_calibration():
     return Calibration(2.0 * np.arange(1, LAYERS + 1), np.tile(np.linspace(0, 1, BINS + 1), (LAYERS, 1)), 10)
 
 
-def make_engine(name, codec, population=8, **options):
+def make_engine(name, codec, population=8, evaluations=200):
     spread = {key: codec.spread(key) for key in ("low", "high", "mean", "std")}
-    if name == "lshade":
-        options["evaluations"] = 200
+    options = {"evaluations": evaluations} if name == "lshade" else {}
     return evo.make_engine(name, population=population, tol=0, **spread, **options)
 
 
@@ -93,10 +92,10 @@ def test_subsets_are_balanced_reproducible_and_fixed_or_fresh():
 def test_every_engine_finds_the_bowl_and_never_returns_worse_than_the_baseline(name):
     codec = Codec(uniform_calibration())
     best = np.array([0.7, 1.1, 0.9, 0.8])
-    engine = make_engine(name, codec, 16)
-    steps = list(
-        evolve(engine, engine.init(0), codec, [Area(1)], bowl(best), subsets(np.zeros(9), 3, "fixed", 0), 60)
-    )
+    budget = 16 * 61
+    engine = make_engine(name, codec, 16, budget)
+    subset = subsets(np.zeros(9), 3, "fixed", 0)
+    steps = list(evolve(engine, engine.init(0), codec, [Area(1)], bowl(best), subset, budget))
     costs = [generation.best.cost for generation, _ in steps]
     baseline = 3 * (1 - np.exp(-np.square(1 - best).sum()))
     assert costs[0] <= baseline + 1e-5
@@ -104,8 +103,21 @@ def test_every_engine_finds_the_bowl_and_never_returns_worse_than_the_baseline(n
     assert costs[-1] < baseline / 10
     last = steps[-1][0]
     assert last.best.parts["area"] == pytest.approx(last.best.cost)
-    if name != "lshade":
-        assert last.evaluations == 16 * 61 and last.image_evaluations == 3 * last.evaluations
+    assert last.image_evaluations == 3 * last.evaluations
+    assert [generation.last for generation, _ in steps] == [False] * (len(steps) - 1) + [True]
+    # L-SHADE finds the bottom before the end
+    assert last.evaluations == budget or (name == "lshade" and last.converged)
+
+
+def test_a_shrinking_population_gets_more_generations_not_fewer_evaluations():
+    codec, log = Codec(uniform_calibration()), []
+    engine = make_engine("lshade", codec, 12, evaluations=12 * 11)
+    subset = subsets(np.zeros(9), 3, "fixed", 0)
+    evaluate = bowl(np.ones(LAYERS), log)
+    steps = list(evolve(engine, engine.init(0), codec, [Area(1)], evaluate, subset, 12 * 11))
+    sizes = [len(genes) for genes, _ in log]
+    assert 12 * 11 - 4 < sum(sizes) <= 12 * 11 and sum(sizes) == steps[-1][0].evaluations
+    assert len(sizes) > 11 and sizes == sorted(sizes, reverse=True) and sizes[-1] == 4
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -116,13 +128,15 @@ def test_parents_and_trials_meet_on_the_same_images_when_resampled(name):
     engine = make_engine(name, codec)
     fresh = subsets(np.zeros(50), 5, "resample", 1)
     steps = list(
-        evolve(engine, engine.init(1), codec, [Area(1)], bowl(np.ones(LAYERS), log), fresh, 3, resample=True)
+        evolve(engine, engine.init(1), codec, [Area(1)], bowl(np.ones(LAYERS), log), fresh, 31, resample=True)
     )
     assert [len(genes) for genes, _ in log][:2] == [8, 8]
     # one evaluation, then parents and trials of each generation side by side
     for parents, trials in zip(log[1::2], log[2::2], strict=True):
         np.testing.assert_array_equal(parents[1], trials[1])
-    assert len({tuple(indices) for _, indices in log}) == 4
+    assert len({tuple(indices) for _, indices in log}) == len(steps) >= 3
+    trials = [len(genes) for genes, _ in [log[0], *log[2::2]]]
+    assert 24 <= sum(trials) <= 31, "parents that are scored again do not eat up the trials"
     assert steps[-1][0].evaluations == sum(len(genes) for genes, _ in log)
 
 
@@ -138,7 +152,8 @@ def test_the_search_stops_when_the_engine_has_converged():
         tol=1e9,
     )
     subset = subsets(np.zeros(9), 3, "fixed", 0)
-    assert len(list(evolve(engine, engine.init(0), codec, [Area(1)], bowl(np.ones(LAYERS)), subset, 50))) == 1
+    steps = list(evolve(engine, engine.init(0), codec, [Area(1)], bowl(np.ones(LAYERS)), subset, 300))
+    assert len(steps) == 1 and steps[0][0].converged and steps[0][0].last
 
 
 def test_presets_are_table_i():

@@ -1,0 +1,82 @@
+"""The threshold search of the embedded network as an objective for `benchmarks.optimizers`.
+
+The cost is that of `jaxsnn.optimize --preset demo`, D = 10 thresholds relative to the 99.7 percentile's, on one
+fixed, class-balanced subset of the embedded training images, so that the same candidate costs the same for every
+optimiser and seed. A search that merely fits its subset is told from a good one by the cost on other training
+images, which no optimiser sees. Test images are not touched.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import data
+from jaxsnn.codec import Codec
+from jaxsnn.objective import Objective
+from jaxsnn.optimize import make_codec
+from jaxsnn.pretrained import load_snn
+from jaxsnn.search import score, subsets
+from jaxsnn.settings import OptimizeConfig, resolve
+from jaxsnn.snn import SNN
+from jaxsnn.thresholds import calibrate
+
+
+@dataclass(frozen=True)
+class ThresholdSearch:
+    """What a search of the embedded network's thresholds needs.
+
+    Attributes:
+        config: of the job; its engine is lshade for the plan alone: groups of one size keep one compiled shape,
+            however many candidates an engine asks for.
+        searched, fresh: training images (N, 32, 32, 3) that the search may see, and others.
+        check_images: of the fresh ones that a final cost is taken on.
+    """
+
+    config: OptimizeConfig
+    snn: SNN
+    codec: Codec
+    searched: data.Dataset
+    fresh: data.Dataset
+    check_images: int
+
+    def cost(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Costs (P,) of candidates (P, D) on the fixed subset."""
+        return self._cost(self.config, self.searched)
+
+    def fresh_cost(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Costs (P,) of candidates (P, D) on the fresh images, those of the limit among them."""
+        count = self.check_images
+        return self._cost(replace(self.config, images=count, limit_images=count), self.fresh)
+
+    def _cost(self, config: OptimizeConfig, images: data.Dataset) -> Callable[[np.ndarray], np.ndarray]:
+        objective = Objective(config, self.snn, images)
+        indices = next(subsets(images.labels, config.images, "fixed", config.seed))
+
+        def cost(points: np.ndarray) -> np.ndarray:
+            observed = objective(self.codec.decode(points), indices)
+            return np.array([candidate.cost for candidate in score(points, observed, objective.terms)])
+
+        return cost
+
+
+def threshold_search(images: int, timesteps: int, limit_images: int, check_images: int) -> ThresholdSearch:
+    """The search of the embedded network's thresholds on ``images`` training images, T = ``timesteps``.
+
+    ``limit_images`` are those of the accuracy as T grows, ``check_images`` those that no optimiser sees.
+    """
+    config = OptimizeConfig(images=images, timesteps=timesteps, limit_images=limit_images, engine="lshade")
+    config = resolve(config)
+    snn, *_ = load_snn(None)
+    train = data.load("embedded", "train")
+    calibration = calibrate(snn.network, snn.params, train.images[data.balanced(train.labels, 500, 0, "train")])
+    order = data.balanced(train.labels, len(train), 1, "train")
+    fresh, searched = order[:check_images], order[check_images:]
+    return ThresholdSearch(
+        config,
+        snn,
+        make_codec(config, calibration),
+        replace(train, images=train.images[searched], labels=train.labels[searched]),
+        replace(train, images=train.images[fresh], labels=train.labels[fresh]),
+        check_images,
+    )
