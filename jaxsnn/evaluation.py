@@ -1,5 +1,6 @@
 """Baseline against optimised thresholds on test images: what a report says of a run."""
 
+import functools
 import platform
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -30,11 +31,15 @@ def ann_right(
     network: Network, params: Params, images: np.ndarray, labels: np.ndarray, batch: int = 250
 ) -> np.ndarray:
     """Which images the ANN classifies right, bool (B,); the network is folded."""
-    forward = jax.jit(lambda params, images: ann_forward(network, params, images)[-1].argmax(-1))
     starts = range(0, len(images), batch)
     return np.concatenate(
-        [np.asarray(forward(params, images[s : s + batch])) == labels[s : s + batch] for s in starts]
+        [np.asarray(_classes(network, params, images[s : s + batch])) == labels[s : s + batch] for s in starts]
     )
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def _classes(network, params, images):
+    return ann_forward(network, params, images)[-1].argmax(-1)
 
 
 def describe_device() -> str:

@@ -33,6 +33,7 @@ class Preset:
     high: float = 2.0
     finalists: int = 4
     final_images: int = 5000
+    attack: str = "none"
 
 
 PRESETS = {
@@ -59,8 +60,8 @@ PRESETS = {
     "cifar100-vgg15": Preset(1, 40, 20, 99.7, 0.15, 25, 27, 3000),
     "cifar100-vgg11": Preset(0.7, 60, 200, 99.7, 0.13, 35, 8, 3000),
     "imagenet": Preset(1, 70, 110, 99.8, 0.13, 20, 6, 5000),
-    "cifar10-attack": Preset(1, 2, 60, 99.7, 0.25, 25, 22, 1200),
-    "cifar100-attack": Preset(1, 2, 60, 99.7, 0.25, 25, 24, 1200),
+    "cifar10-attack": Preset(1, 2, 60, 99.7, 0.25, 25, 22, 1200, attack="fgsm"),
+    "cifar100-attack": Preset(1, 2, 60, 99.7, 0.25, 25, 24, 1200, attack="fgsm"),
 }
 
 

@@ -11,8 +11,10 @@ def comparison_table(results: dict) -> Table:
     Fits 80 columns.
     """
     baseline, optimized = results["baseline"], results["optimized"]
+    attack = results.get("attack")
+    under = f" under {attack['method'].upper()} {attack['epsilon_grey_levels']:g}/255" if attack else ""
     table = Table(
-        title=f"{results['test_images']:,} test images, ANN {100 * results['ann_accuracy']:.2f} % "
+        title=f"{results['test_images']:,} test images{under}, ANN {100 * results['ann_accuracy']:.2f} % "
         "(targets in points below)",
         title_justify="left",
     )
