@@ -25,7 +25,7 @@ from jaxsnn.latency import TARGETS, bootstrap_latencies, improvement, interval, 
 from jaxsnn.optimize import optimize
 from jaxsnn.pretrained import load_snn
 from jaxsnn.settings import OptimizeConfig, resolve
-from jaxsnn.simulate import Plan, observe_images
+from jaxsnn.simulate import observe_images
 from jaxsnn.snn import Dynamics, Genes
 
 
@@ -71,7 +71,7 @@ def median_improvement(config: Config, runs: list[dict], dataset: data.Dataset) 
         dataset.labels,
         config.test_timesteps,
         Dynamics(config.job.comparison, delay),
-        Plan(config.job.rows),
+        config.job.plan(),
     )
     ann = ann_right(snn.network, snn.params, dataset.images, dataset.labels)
     views = {"layer": right, "none": right[:, :, snn.network.delay :]} if delay == "layer" else {"none": right}

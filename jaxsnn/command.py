@@ -1,8 +1,10 @@
 """What every command does around its work: parse, report an error in one sentence, leave with the right code."""
 
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import jax
@@ -10,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from data import DataError
+from jaxsnn.compiled import keep_compiled
 from jaxsnn.errors import UserError
 
 T = TypeVar("T")
@@ -21,11 +24,12 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
     Exit code 2 and one sentence on bad input, no traceback unless ``--debug`` is given; 130 on a second Ctrl-C.
     """
     config = tyro.cli(config_type, prog=f"python -m {name}")
+    keep_compiled()
     try:
         work(config)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (UserError, DataError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+    except (UserError, DataError, OSError, MemoryError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and not _out_of_memory(error):
             raise
         if config.debug:
@@ -35,6 +39,58 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
         )
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {sentence}", soft_wrap=True)
         sys.exit(2)
+
+
+@contextmanager
+def stop_on_interrupt(console: Console, unit: str) -> Iterator[list]:
+    """A list that gets an entry on the first Ctrl-C, to stop after this ``unit``; the second ends the program."""
+    asked: list = []
+
+    def handler(number, frame):
+        asked.append(True)
+        console.print(f"stopping after this {unit}; press Ctrl-C again to end at once")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = signal.signal(signal.SIGINT, handler)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class Termination:
+    """What SIGTERM, a cloud's notice that it takes the machine away, does to a command.
+
+    Attributes:
+        deferred: there is something to save first: the command looks at ``asked`` and calls ``leave``.
+        asked: it has come.
+    """
+
+    def __init__(self, goodbye: Callable[[], None]):
+        self.deferred = self.asked = False
+        self._goodbye = goodbye
+
+    def leave(self) -> None:
+        """End the program with exit code 0 and the sentence that says how to go on."""
+        self.deferred = True  # a second signal changes nothing
+        self._goodbye()
+        raise SystemExit(0)
+
+    def __call__(self, number, frame) -> None:
+        self.asked = True
+        if not self.deferred:
+            self.leave()
+
+
+@contextmanager
+def leave_on_termination(goodbye: Callable[[], None]) -> Iterator[Termination]:
+    """SIGTERM ends the program with exit code 0 behind ``goodbye()``, at once or where it is deferred to."""
+    termination = Termination(goodbye)
+    previous = signal.signal(signal.SIGTERM, termination)
+    try:
+        yield termination
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _out_of_memory(error: Exception) -> bool:

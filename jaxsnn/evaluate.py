@@ -14,17 +14,18 @@ import data
 from jaxsnn import command, figures, runfolder
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
+from jaxsnn.plan import PlanOptions
+from jaxsnn.plan_table import print_plan
 from jaxsnn.pretrained import load_snn
 from jaxsnn.report import comparison_table
 from jaxsnn.runfolder import genes_to_json
 from jaxsnn.search import subsets
-from jaxsnn.simulate import Plan
 from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.thresholds import Calibration, calibrate
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(PlanOptions):
     """Evaluate a run's thresholds, or those of a JSON file, on test images, beside the baseline's.
 
     The file needs a list "thresholds" (one per spiking layer, in units of the ANN's activations); jaxsnn.optimize
@@ -35,6 +36,8 @@ class EvaluateConfig:
     """Folder of a run, or a file of thresholds."""
     weights: Path | None = None
     """Trained ANN; default: the one that the thresholds name, or the embedded network."""
+    network: str | None = None
+    """Network of weights that do not describe it, a name or FILE.json; default: the one the thresholds name."""
     data: str = "embedded"
     """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
     data_dir: Path | None = None
@@ -52,8 +55,6 @@ class EvaluateConfig:
     """Fire above the threshold, or at it too; default: as in the file, or above."""
     out: Path | None = None
     """Also write results.json and the figure of the accuracies into this folder."""
-    rows: int = 192
-    """Candidates x images that go through the device at once."""
     debug: bool = False
     """Show where an error came from."""
 
@@ -61,9 +62,10 @@ class EvaluateConfig:
 def evaluate(config: EvaluateConfig) -> dict:
     """Run the command; returns the results."""
     console = Console()
-    for name, low in (("timesteps", 1), ("rows", 1), ("calibration_images", 1)):
+    for name, low in (("timesteps", 1), ("calibration_images", 1)):
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    plan = config.plan()
     if not 0 < config.percentile <= 100:
         raise UserError(f"--percentile is {config.percentile}, expected in (0, 100]")
     if config.out is not None and (config.out / "config.json").exists():
@@ -71,13 +73,16 @@ def evaluate(config: EvaluateConfig) -> dict:
     found = runfolder.read_thresholds(config.run)
     named = found.get("weights")
     weights = config.weights or (Path(named) if isinstance(named, str) else None)
-    snn, sha256 = load_snn(weights)
+    test = data.load(config.data, "test", config.data_dir, limit=config.images)
+    network = config.network or (None if config.weights else found.get("architecture"))
+    if not isinstance(network, str | None):
+        raise UserError(f"{config.run}: architecture is {network!r}, expected a name or a file")
+    snn, sha256 = load_snn(weights, network, test.images.shape[1:], console.out)
     if config.weights is None and found.get("weights_sha256") not in (None, sha256):
         raise UserError(
             f"{weights or 'the embedded network'} is not the file that {config.run} was made with: its sha256 is "
             f"{sha256}, expected {found['weights_sha256']}; give the right one as --weights"
         )
-    test = data.load(config.data, "test", config.data_dir, limit=config.images)
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     layers = len(snn.network.spiking)
     for key in runfolder.GENES:
@@ -110,6 +115,9 @@ def evaluate(config: EvaluateConfig) -> dict:
     dynamics = Dynamics(config.comparison or found.get("comparison") or ">", delay)
     optimized = genes(found["thresholds"], found.get("v0"), found.get("leak"))
     reference = genes(baseline, found.get("baseline_v0"), found.get("baseline_leak"))
+    if config.explain_plan:
+        print_plan(console, snn, plan, dynamics, config.timesteps, 2, len(test))
+        return {}
     with Progress(console=console) as bar:
         task = bar.add_task(f"{len(test)} test images", total=2 * len(test))
         results = compare_on_test(
@@ -120,7 +128,7 @@ def evaluate(config: EvaluateConfig) -> dict:
             test.labels,
             config.timesteps,
             dynamics,
-            Plan(config.rows),
+            plan,
             lambda n: bar.update(task, advance=n),
         )
     results |= {"data": config.data, "network": snn.network.name, "weights_sha256": sha256}

@@ -1,12 +1,12 @@
 """Find layerwise thresholds that reach the accuracy in the fewest timesteps: python -m jaxsnn.optimize"""
 
-import signal
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,20 +14,28 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import data
 import evo
-from jaxsnn import command, figures, runfolder
+from jaxsnn import checkpoint, command, figures, runfolder
+from jaxsnn.adversarial import ann_victim, perturb
+from jaxsnn.checkpoint import Checkpoint
 from jaxsnn.codec import Codec
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
 from jaxsnn.latency import latency
-from jaxsnn.objective import Objective
+from jaxsnn.objective import Objective, search_plan
+from jaxsnn.plan_table import print_plan
 from jaxsnn.pretrained import load_snn
 from jaxsnn.report import comparison_table
 from jaxsnn.runfolder import genes_to_json
 from jaxsnn.search import Generation, Racing, evolve, select, subsets
-from jaxsnn.settings import OptimizeConfig, resolve
-from jaxsnn.simulate import Plan
-from jaxsnn.snn import Dynamics, check_genes
+from jaxsnn.settings import MOVABLE, OptimizeConfig, attack_in, from_record, resolve, to_record, views
+from jaxsnn.simulate import describe
+from jaxsnn.snn import SNN, Dynamics, check_genes
 from jaxsnn.thresholds import Calibration, calibrate
+
+
+def evaluations_of(config: OptimizeConfig) -> int:
+    """Evaluations that the search may spend: P (G + 1), also where the population shrinks on the way."""
+    return config.population * (config.generations + 1)
 
 
 def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
@@ -38,7 +46,7 @@ def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
     if config.engine in ("scipy", "evosax", "jax"):
         options |= {"mutation": config.mutation, "crossover": config.crossover}
     if config.engine == "lshade":
-        options |= {"evaluations": config.population * (config.generations + 1)}
+        options |= {"evaluations": evaluations_of(config)}
     low, high, mean, std = (codec.spread(name) for name in ("low", "high", "mean", "std"))
     try:
         return evo.make_engine(
@@ -48,31 +56,14 @@ def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
         raise UserError(str(error)) from error
 
 
-@contextmanager
-def stop_on_interrupt(console: Console) -> Iterator[list]:
-    """A list that gets an entry on the first Ctrl-C; the second one ends the program at once."""
-    asked: list = []
-
-    def handler(number, frame):
-        asked.append(True)
-        console.print("stopping after this generation; press Ctrl-C again to end at once")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    previous = signal.signal(signal.SIGINT, handler)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 def history_row(generation: Generation, target: float) -> dict:
     """One line of history.jsonl: what the generation did; ``latency`` is of the best on its training images."""
     return {
         "generation": generation.number,
         "best_cost": generation.best.cost,
         "parts": generation.best.parts,
-        "mean_cost": generation.mean,
-        "std_cost": generation.spread,
+        "mean_cost": generation.mean if math.isfinite(generation.mean) else None,
+        "std_cost": generation.spread if math.isfinite(generation.spread) else None,
         "accuracy": float(generation.best.accuracy[-1]),
         "latency": int(latency(generation.best.accuracy, target)) or None,
         "nfe": generation.evaluations,
@@ -87,20 +78,83 @@ def generations(
 ) -> Iterator[Generation]:
     """Algorithm 1 with a resolved configuration, one generation a step; ``labels`` are the training set's."""
     engine = make_engine(config, codec)
-    subset = subsets(labels, config.images, config.subset, config.seed)
+    return (g for g, _ in search_steps(config, codec, objective, labels, engine, engine.init(config.seed)))
+
+
+def search_steps(
+    config: OptimizeConfig,
+    codec: Codec,
+    objective: Objective,
+    labels: np.ndarray,
+    engine: evo.Engine,
+    state: Any,
+    behind: Generation | None = None,
+) -> Iterator[tuple[Generation, Any]]:
+    """``generations`` with the engine's state behind each, from ``state`` on, which stands ``behind`` that one."""
+    simulated = views(config)
+    if behind is not None:
+        behind = replace(behind, image_evaluations=behind.image_evaluations // simulated)
+    first = 0 if behind is None else behind.number + 1
+    subset = subsets(labels, config.images, config.subset, config.seed, first)
     steps = evolve(
         engine,
-        engine.init(config.seed),
+        state,
         codec,
         objective.terms,
         objective,
         subset,
-        config.generations,
+        evaluations_of(config),
         resample=config.subset == "resample",
         racing=None if config.race is None else Racing(confidence=config.race),
         keep=config.finalists,
+        behind=behind,
     )
-    return (generation for generation, _ in steps)
+    return (
+        (replace(generation, image_evaluations=generation.image_evaluations * simulated), state)
+        for generation, state in steps
+    )
+
+
+def restored(
+    saved: Checkpoint, config: OptimizeConfig, codec: Codec, objective: Objective, engine: evo.Engine
+) -> Any:
+    """The engine's state in a checkpoint; the objective gets its memory back.
+
+    Raises:
+        UserError: what it holds does not fit this run.
+    """
+    low, high = codec.spread("low"), codec.spread("high")
+    try:
+        for leader in saved.generation.leaders:
+            if leader.vector.shape != low.shape or not ((low <= leader.vector) & (leader.vector <= high)).all():
+                raise ValueError("its leaders are not in the search's bounds")
+            if leader.accuracy.shape != (config.timesteps,):
+                raise ValueError(f"its leaders have {len(leader.accuracy)} timesteps, expected {config.timesteps}")
+        objective.remember(saved.objective)
+        return evo.state_from(engine, saved.engine)
+    except ValueError as error:
+        raise UserError(
+            f"the checkpoint of generation {saved.generation.number} is not this run's: {error}"
+        ) from error
+
+
+def resumed(config: OptimizeConfig) -> OptimizeConfig:
+    """The configuration of the run in ``--resume``, in whose folder it goes on."""
+    folder = config.resume
+    for name, default in vars(OptimizeConfig()).items():
+        if name not in (*MOVABLE, "resume", "debug") and getattr(config, name) != default:
+            raise UserError(
+                f"--{name.replace('_', '-')} cannot be given with --resume, which goes on with the settings in "
+                f"{folder}/config.json: leave it out, or start a new run"
+            )
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no run of jaxsnn.optimize (no config.json): nothing to resume")
+    runfolder.check_folder(folder)
+    held = from_record(runfolder.read_json(folder / "config.json"), folder / "config.json")
+    given = {
+        name: getattr(config, name) for name in MOVABLE if getattr(config, name) != getattr(OptimizeConfig(), name)
+    }
+    return replace(held, **given, out=folder, debug=config.debug)
 
 
 def make_codec(config: OptimizeConfig, calibration: Calibration) -> Codec:
@@ -122,10 +176,17 @@ def optimize(config: OptimizeConfig) -> dict:
     """Run the command; returns results.json."""
     started = time.perf_counter()
     console = Console()
+    if config.resume is not None:
+        config = resumed(config)
+        if (config.out / "results.json").exists():
+            results = runfolder.read_json(config.out / "results.json")
+            sentence = f"{config.out} is finished, there is nothing to resume: nothing was changed"
+            console.print(sentence, highlight=False, soft_wrap=True)
+            return results
     config = resolve(config)
     train = data.load(config.data, "train", config.data_dir)
     test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
-    snn, sha256 = load_snn(config.weights)
+    snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
     for dataset in (train, test):
         check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
     if max(config.images, config.calibration_images) > len(train):
@@ -144,19 +205,65 @@ def optimize(config: OptimizeConfig) -> dict:
     subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
     calibration = calibrate(snn.network, snn.params, train.images[subset])
     check_genes(snn.network, make_codec(config, calibration).baseline())
+    if config.explain_plan:
+        dynamics = Dynamics(config.comparison, config.delay)
+        print_plan(console, snn, search_plan(config), dynamics, config.timesteps, config.population, config.images)
+        return {}
 
     folder = config.out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    record = {
-        k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items() if k not in ("out", "debug")
-    }
     identity = {"weights_sha256": sha256, "train_sha256": train.content_hash(), "test_sha256": test.content_hash()}
     stamp = {"versions": versions(), "device": describe_device()}
-    runfolder.open_run(folder, runfolder.plain(record | identity) | stamp)
+    runfolder.check_folder(folder)
+    with runfolder.locked(folder):
+        record = runfolder.plain(to_record(config) | identity)
+        runfolder.open_run(folder, record | stamp, free=MOVABLE)
+        runfolder.sweep(folder)
+        what = {key: value for key, value in record.items() if key not in MOVABLE}
+        what |= {"code": checkpoint.code_version()}
 
+        def goodbye() -> None:
+            console.print(
+                f"stopped by SIGTERM; python -m jaxsnn.optimize --resume {folder} goes on",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        with command.leave_on_termination(goodbye) as termination:
+            return _search(
+                config, console, started, train, test, snn, calibration, folder, what, identity, stamp, termination
+            )
+
+
+def _search(
+    config: OptimizeConfig,
+    console: Console,
+    started: float,
+    train: data.Dataset,
+    test: data.Dataset,
+    snn: SNN,
+    calibration: Calibration,
+    folder: Path,
+    what: dict,
+    identity: dict,
+    stamp: dict,
+    termination: command.Termination,
+) -> dict:
+    """The command from where its folder is open: search, or go on with one, compare, and write the results.
+
+    Args:
+        started: ``time.perf_counter`` at the start of this process.
+        what: what a checkpoint of this run is of.
+        identity, stamp: content hashes, and versions and device, for results.json.
+    """
+    saved = checkpoint.newest(folder, console.out)
+    if saved is not None:
+        checkpoint.check_identity(saved.identity, what, folder)
+        started -= saved.seconds
     console.print(
         f"[bold]{snn.network.name}[/] on {config.data}: {len(snn.network.spiking)} spiking layers, "
         f"{config.population} candidates x {config.images} training images x {config.timesteps} timesteps, "
-        f"at most {config.generations} generations, on {stamp['device']}",
+        f"at most {evaluations_of(config)} evaluations, on {stamp['device']}, "
+        f"{describe(search_plan(config), snn.network)}",
         highlight=False,
     )
     columns = (
@@ -170,29 +277,56 @@ def optimize(config: OptimizeConfig) -> dict:
     rows: list[dict] = []
     stopped = False
     codec = make_codec(config, calibration)
-    with stop_on_interrupt(console) as asked, Progress(*columns, console=console) as bar:
+    engine = make_engine(config, codec)
+    saver = checkpoint.Saver(folder, config.checkpoint_every)
+    with command.stop_on_interrupt(console, "generation") as asked, Progress(*columns, console=console) as bar:
         # the first generation scores no parents; the last step compares the finalists
-        work = config.population * config.images * (1 if config.subset == "fixed" else 2)
+        work = config.population * config.images * (1 if config.subset == "fixed" else 2) * views(config)
         final_images = min(config.final_images, len(train))
-        finals = config.finalists * final_images if config.finalists > 1 else 0
+        finals = config.finalists * final_images * views(config) if config.finalists > 1 else 0
         task = bar.add_task("search", total=work * (config.generations + 1) + finals, note="compiling")
-        objective = Objective(config, snn, train, lambda n: bar.update(task, advance=n))
-        for generation in generations(config, codec, objective, train.labels):
+
+        def on_images(count: int) -> None:
+            bar.update(task, advance=count)
+            if termination.asked:  # what is not yet on the disk should not wait for the end of a generation
+                saver.write()
+
+        objective = Objective(config, snn, train, on_images)
+        if saved is None:
+            generation, start = None, engine.init(config.seed)
+        else:
+            generation, rows = saved.generation, saved.rows
+            start = restored(saved, config, codec, objective, engine)
+            runfolder.write_history(folder, rows)
+            bar.update(task, completed=generation.image_evaluations)
+            bar.console.print(f"going on behind generation {generation.number}", highlight=False)
+        steps = search_steps(config, codec, objective, train.labels, engine, start, generation)
+        termination.deferred = True
+        for generation, state in steps:
+            _check_costs(generation, config, bar.console)
             # the latency shown is to a target that these images can tell: where the first best curve ends
             target = rows[0]["accuracy"] if rows else generation.best.accuracy[-1]
             rows.append(history_row(generation, target))
             runfolder.write_history(folder, rows)
             bar.update(task, note=_note(generation, config, rows))
-            if asked and generation.number < config.generations:
+            seconds = time.perf_counter() - started
+            arrays = evo.state_arrays(state)
+            saver.take(Checkpoint(what, generation, arrays, objective.memory(), [*rows], seconds))
+            if asked or termination.asked or generation.last:
+                saver.write()
+            if termination.asked:
+                termination.leave()
+            if asked and not generation.last:
                 stopped = True
                 break
+        termination.deferred = False
         leaders = generation.leaders[: config.finalists]
         image_evaluations = generation.image_evaluations
         if len(leaders) > 1:
             bar.update(task, note=f"comparing the best {len(leaders)} on {final_images} training images")
             indices = next(subsets(train.labels, final_images, "fixed", config.seed + 1))
             leaders = select(leaders, codec, objective.terms, objective, indices)
-            image_evaluations += len(leaders) * final_images
+            image_evaluations += len(leaders) * final_images * views(config)
         best = leaders[0]
         bar.update(task, completed=work * (config.generations + 1) + finals)
         seconds = time.perf_counter() - started
@@ -202,7 +336,8 @@ def optimize(config: OptimizeConfig) -> dict:
         thresholds = {
             "network": snn.network.name,
             "weights": None if config.weights is None else str(config.weights),
-            "weights_sha256": sha256,
+            "architecture": config.network,
+            "weights_sha256": identity["weights_sha256"],
             "layers": layers,
             "percentile": config.percentile,
             **{f"baseline_{k}": v for k, v in genes_to_json(baseline).items()},
@@ -212,20 +347,29 @@ def optimize(config: OptimizeConfig) -> dict:
         }
         runfolder.write_json(folder / "thresholds.json", thresholds | genes_to_json(optimized))
 
-        task = bar.add_task(
-            "test", total=2 * len(test), note=f"{len(test)} test images, {config.test_timesteps} steps"
-        )
-        tested = compare_on_test(
-            snn,
-            baseline,
-            optimized,
-            test.images,
-            test.labels,
-            config.test_timesteps,
-            Dynamics(config.comparison, config.delay),
-            Plan(config.rows),
-            lambda n: bar.update(task, advance=n),
-        )
+        attack = attack_in(config)
+        work = 2 * len(test) * (1 if attack is None else 2)
+        task = bar.add_task("test", total=work, note=f"{len(test)} test images, {config.test_timesteps} steps")
+
+        def on_test(images: np.ndarray) -> dict:
+            return compare_on_test(
+                snn,
+                baseline,
+                optimized,
+                images,
+                test.labels,
+                config.test_timesteps,
+                Dynamics(config.comparison, config.delay),
+                config.plan(),
+                lambda n: bar.update(task, advance=n),
+            )
+
+        tested = on_test(test.images)
+        if attack is not None:
+            clean = tested
+            clean["baseline"]["percentile"] = config.percentile
+            tested = on_test(perturb(ann_victim(snn), attack, test.images, test.labels))
+            tested |= {"clean": clean, "attack": attack.record() | {"crafted_on": "ann", "mix": config.attack_mix}}
     results = tested | {
         "preset": config.preset,
         "data": config.data,
@@ -233,11 +377,13 @@ def optimize(config: OptimizeConfig) -> dict:
         "network": snn.network.name,
         "layers": layers,
         "stopped_early": stopped,
-        "converged": not stopped and generation.number < config.generations,
+        "converged": generation.converged,
         "generations": generation.number,
         "nfe": generation.evaluations,
-        # eq. 17 counts simulated images; a pass of the clipped ANN (--limit) costs one timestep, not T
-        "training_cost_epochs": image_evaluations / len(train),
+        # eq. 17 counts simulated images, and here an attack's gradient passes, each as one image; a pass of the
+        # clipped ANN (--limit) costs one timestep, not T
+        "training_cost_epochs": (image_evaluations + objective.gradient_passes) / len(train),
+        "gradient_passes": objective.gradient_passes,
         "limit_passes": objective.limit_passes,
         "search_seconds": seconds,
         "seconds": time.perf_counter() - started,
@@ -250,7 +396,6 @@ def optimize(config: OptimizeConfig) -> dict:
         "cost": best.cost,
         "cost_parts": best.parts,
     } | genes_to_json(optimized)
-    runfolder.write_json(folder / "results.json", results)
     runfolder.write_curves(
         folder,
         baseline=np.array(results["baseline"]["accuracy"]),
@@ -262,6 +407,11 @@ def optimize(config: OptimizeConfig) -> dict:
         layers, results["baseline"], results["optimized"], folder / "figures" / "thresholds.png"
     )
     figures.cost_history(rows, folder / "figures" / "cost.png")
+    # the last file: a run is finished once it is there
+    runfolder.write_json(folder / "results.json", results)
+    checkpoint.clear(folder)
+    if "clean" in results:
+        console.print(comparison_table(results["clean"]))
     console.print(comparison_table(results))
     ended = " (stopped)" if stopped else " (converged)" if results["converged"] else ""
     console.print(
@@ -274,14 +424,33 @@ def optimize(config: OptimizeConfig) -> dict:
     return results
 
 
+def _check_costs(generation: Generation, config: OptimizeConfig, console: Console) -> None:
+    """Say so where the objective cannot tell candidates apart; ``UserError`` where no cost is finite."""
+    if not math.isfinite(generation.best.cost):
+        raise UserError(
+            f"no candidate of generation {generation.number} has a finite cost: lower the weights of the cost's "
+            "parts"
+        )
+    if not math.isfinite(generation.mean):
+        console.print(
+            f"generation {generation.number}: some candidates have no finite cost and count as the worst"
+        )
+    elif generation.spread == 0:
+        console.print(
+            f"generation {generation.number}: all candidates cost the same, {generation.mean:g}, so the search is "
+            f"stuck; if that is too early, give it more --images (now {config.images}) or --timesteps"
+        )
+
+
 def _note(generation: Generation, config: OptimizeConfig, rows: list[dict]) -> str:
     """Progress line behind a generation; latency and accuracy are of the best on its training images."""
     before = rows[-2]["image_evaluations"] if len(rows) > 1 else 0
     simulated = (generation.image_evaluations - before) * config.timesteps
     rate = simulated / generation.seconds if generation.seconds else 0
     reached = rows[-1]["latency"]
+    of_all = "" if config.engine == "lshade" else f"/{config.generations}"  # L-SHADE's generations shrink
     return (
-        f"generation {generation.number}/{config.generations}, cost {generation.best.cost:.2f}, "
+        f"generation {generation.number}{of_all}, cost {generation.best.cost:.2f}, "
         f"accuracy {100 * generation.best.accuracy[-1]:.1f} %, latency {reached or '-'}, {rate:,.0f} itc/s"
     )
 

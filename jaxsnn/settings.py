@@ -1,12 +1,15 @@
 """What jaxsnn.optimize can be told, and what is checked before it starts."""
 
-from dataclasses import asdict, dataclass, replace
+import types
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+from jaxsnn.adversarial import Attack, attack_of
 from jaxsnn.errors import UserError
+from jaxsnn.plan import PlanOptions
 from jaxsnn.presets import preset
 from jaxsnn.search import LEADERS
 
@@ -15,25 +18,35 @@ PresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavi
 
 
 @dataclass(frozen=True)
-class OptimizeConfig:
+class OptimizeConfig(PlanOptions):
     """Search the thresholds of a converted spiking network with differential evolution.
 
     Without arguments: the embedded network on the embedded CIFAR-10 images, in about a minute and a half on two
     cores. The result is a table, and a folder with the thresholds, the curves and figures. Ctrl-C stops after the
-    current generation and still reports what was found.
+    current generation and still reports what was found. SIGTERM saves and leaves; --resume goes on, also after a
+    crash, with the same result as if nothing had happened.
     """
 
     preset: str = "demo"
     """demo, or a row of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack,
     cifar100-attack."""
     weights: Path | None = None
-    """Trained ANN, a .safetensors file of jaxsnn.train; default: the embedded network."""
+    """Trained ANN: a .safetensors file of jaxsnn.train, or a PyTorch state_dict (.pt, .pth) or plain .safetensors
+    file, which jaxsnn.import_weights checks first; default: the embedded network."""
+    network: str | None = None
+    """Network of a file that does not describe it: an architecture by name, or a description, FILE.json."""
     data: str = "embedded"
     """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
     data_dir: Path | None = None
     """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
     out: Path | None = None
-    """Folder of the run; default runs/<preset>-<time>."""
+    """Folder of the run; default runs/<preset>-<time>. One that holds this run, unfinished, is gone on with."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with the settings it was started with; only where and how it computes can
+    be given again: --weights, --data-dir, --rows, --memory-limit, --mesh, --threads, --checkpoint-every."""
+    checkpoint_every: float = 0.0
+    """Seconds between two checkpoints, from which an interrupted run goes on; default: one behind every
+    generation."""
     seed: int = 0
 
     population: Preset = None
@@ -77,6 +90,15 @@ class OptimizeConfig:
     peak_weight: float = 0.0
     """Cost of one spike per neuron and step in the busiest layer."""
 
+    attack: Annotated[
+        Literal["none", "fgsm", "pgd"] | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")
+    ] = None
+    """Optimise on attacked images, crafted once on the ANN: fgsm (eq. 16) or pgd (10 steps of epsilon / 4)."""
+    epsilon: float = 8.0
+    """Strength of the attack in grey levels, 1/255 of the pixel range."""
+    attack_mix: Literal["attacked", "both", "worst"] = "attacked"
+    """The cost on attacked images, on clean and attacked ones together, or the higher of the two."""
+
     percentile: PresetFloat = None
     """Percentile of the ANN's activations that is the baseline's threshold."""
     std: PresetFloat = None
@@ -101,7 +123,7 @@ class OptimizeConfig:
     """Draw the training images once (Algorithm 1) or again for every generation."""
     race: float | None = None
     """Stop evaluating trials that are losing at this confidence, in (0.5, 1]; 1 is exact for a fixed subset.
-    Not together with --limit. Default: no racing."""
+    Default: no racing."""
     tol: PresetFloat = None
     """Stop when the costs' standard deviation is at most this share of their mean."""
 
@@ -113,16 +135,79 @@ class OptimizeConfig:
     """Initial membrane as a fraction of the threshold, where it is not searched."""
     leak: float = 1.0
     """Factor on the membrane at each step, where it is not searched."""
-    rows: int = 192
-    """Candidates x images that go through the device at once: lower it where memory is short."""
     debug: bool = False
     """Show where an error came from."""
+
+
+MOST = 10_000
+"""Candidates, and timesteps: what a configuration declares is allocated."""
+MOVABLE = ("weights", "data_dir", "rows", "memory_limit", "mesh", "threads", "checkpoint_every")
+"""Settings that say where and how, never what: they may change when a run is gone on with."""
+NOT_RECORDED = ("out", "resume", "explain_plan", "debug")
+"""Options that are no part of a run's configuration."""
+
+
+def to_record(config: OptimizeConfig) -> dict:
+    """The configuration as config.json holds it."""
+    values = {key: value for key, value in asdict(config).items() if key not in NOT_RECORDED}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def from_record(record: dict, where: Path | str) -> OptimizeConfig:
+    """The resolved configuration in config.json; settings that it does not hold have their defaults.
+
+    Raises:
+        UserError: a value of another type, or out of its range.
+    """
+    kinds = get_type_hints(OptimizeConfig)
+    values = {}
+    for field in fields(OptimizeConfig):
+        value = record.get(field.name)
+        if value is None or field.name in NOT_RECORDED:
+            continue
+        if not (isinstance(value, str) if kinds[field.name] == Path | None else _is(value, kinds[field.name])):
+            raise UserError(f"{where} does not hold a run's configuration: {field.name} is {value!r}"[:500])
+        if kinds[field.name] == Path | None:
+            value = Path(value)
+        values[field.name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return resolve(OptimizeConfig(**values))
+    except UserError as error:
+        raise UserError(f"{where} does not hold a run's configuration: {error}") from error
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value from JSON is of this type; a tuple is a list there."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(_is(value, one) for one in inner)
+    if origin is Literal:
+        return type(value) is str and value in inner
+    if origin is tuple:
+        one = [inner[0]] * len(value) if inner[-1] is Ellipsis and isinstance(value, list) else inner
+        return isinstance(value, list) and len(value) == len(one) and all(map(_is, value, one))
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < 1e300
+    if kind is int:
+        return type(value) is int and abs(value) < 1 << 53
+    return type(value) is kind
+
+
+def attack_in(config: OptimizeConfig) -> Attack | None:
+    """The attack of a resolved configuration, or None."""
+    return None if config.attack == "none" else attack_of(config.attack, config.epsilon)
+
+
+def views(config: OptimizeConfig) -> int:
+    """How often each image of a subset is simulated: twice where it counts clean and attacked."""
+    return 1 if config.attack == "none" or config.attack_mix == "attacked" else 2
 
 
 def resolve(config: OptimizeConfig) -> OptimizeConfig:
     """The configuration with the preset's values filled in and every setting checked."""
     chosen = asdict(preset(config.preset))
     config = replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
+    config.plan()
     least = {
         "seed": 0,
         "population": 4,
@@ -130,13 +215,17 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
         "images": 1,
         "timesteps": 2,
         "test_timesteps": 2,
-        "rows": 1,
         "finalists": 1,
         "limit_images": 1,
     }
     for name, low in (least | {"calibration_images": 1}).items():
         if getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    for name in ("population", "timesteps", "test_timesteps"):
+        if getattr(config, name) > MOST:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at most {MOST}")
+    if not 0 <= config.checkpoint_every < float("inf"):
+        raise UserError(f"--checkpoint-every is {config.checkpoint_every}, expected at least 0 seconds")
     for name in (
         "alpha",
         "beta",
@@ -157,12 +246,16 @@ def resolve(config: OptimizeConfig) -> OptimizeConfig:
     if config.race is not None:
         if not 0.5 < config.race <= 1:
             raise UserError(f"--race is {config.race}, expected in (0.5, 1]")
-        if config.limit:
-            raise UserError("--race knows no bound of the accuracy as T grows: leave it out, or set --limit 0")
+        if views(config) > 1:
+            raise UserError(
+                "--race compares right answers on one kind of image: leave it out, or --attack-mix "
+                f"{config.attack_mix}"
+            )
         if config.engine.startswith("evosax:"):
             raise UserError(
                 f"--race needs greedy selection, which {config.engine} does not do; leave one of them out"
             )
+    attack_in(config)
     if not 0 < config.low < 1 < config.high:
         raise UserError(
             f"--low {config.low} and --high {config.high} must be above 0, with 1, the baseline, between them"

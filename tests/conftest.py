@@ -3,3 +3,5 @@
 import jax
 
 jax.config.update("jax_numpy_dtype_promotion", "standard")
+# commands keep what they compile in the user's folder; a test must not depend on what is there
+jax.config.update("jax_enable_compilation_cache", False)
