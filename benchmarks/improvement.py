@@ -61,7 +61,7 @@ def run_seeds(config: Config) -> list[dict]:
 
 def median_improvement(config: Config, runs: list[dict], dataset: data.Dataset) -> dict:
     """Median over the seeds of each target's improvement on one test set, in both delay conventions."""
-    snn, _ = load_snn(config.job.weights)
+    snn, _ = load_snn(config.job.weights, config.job.network)
     genes = Genes(np.array([runs[0]["baseline"]["thresholds"], *(run["optimized"]["thresholds"] for run in runs)]))
     delay = config.job.delay
     _, right = observe_images(
@@ -74,18 +74,29 @@ def median_improvement(config: Config, runs: list[dict], dataset: data.Dataset) 
         config.job.plan(),
     )
     ann = ann_right(snn.network, snn.params, dataset.images, dataset.labels)
-    views = {"layer": right, "none": right[:, :, snn.network.delay :]} if delay == "layer" else {"none": right}
     report = {"test_set": f"{dataset.name}, {len(dataset)} images", "ann_accuracy": float(ann.mean())}
-    for name, view in views.items():
-        drawn = bootstrap_latencies(list(view), ann, samples=1000)
-        report[name] = []
-        for points, draws in zip(TARGETS, drawn):
+    return report | summarise(list(right), ann, snn.network.delay if delay == "layer" else 0)
+
+
+def summarise(rights: list[np.ndarray], ann: np.ndarray, silent: int) -> dict[str, list[dict]]:
+    """Latency of the baseline, rights[0], and of every seed, at each target, with and without the layer delay.
+
+    Args:
+        rights: (B, T) each, whether each image is right at each step.
+        silent: steps of layer delay in ``rights``.
+    """
+    report = {}
+    views = {"layer": rights} if silent else {}
+    for delay, view in (views | {"none": [right[:, silent:] for right in rights]}).items():
+        rows = []
+        for points, draws in zip(TARGETS, bootstrap_latencies(view, ann, samples=1000)):
             target = ann.mean() - points / 100 - 1e-9
             steps = [int(latency(v.mean(0), target)) for v in view]
-            saved = np.median([improvement(draws[0], found) for found in draws[1:]], axis=0)
             each = improvement(np.array(steps[0]), np.array(steps[1:]))
-            middle = float(np.median(each))
-            report[name].append(
+            with np.errstate(invalid="ignore"):  # a median between never (-inf) and a baseline never (inf)
+                saved = np.median([improvement(draws[0], found) for found in draws[1:]], axis=0)
+                middle = float(np.median(each))
+            rows.append(
                 {
                     "target": f"ANN - {points:g}",
                     "baseline_timesteps": steps[0] or None,
@@ -95,6 +106,7 @@ def median_improvement(config: Config, runs: list[dict], dataset: data.Dataset) 
                     "ci95": interval(saved),
                 }
             )
+        report[delay] = rows
     return report
 
 

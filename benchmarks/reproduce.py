@@ -22,10 +22,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 import data
+from benchmarks.improvement import summarise
 from jaxsnn import figures, runfolder
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import ann_right, describe_device, stack
-from jaxsnn.latency import TARGETS, bootstrap_latencies, improvement, interval, latency
 from jaxsnn.optimize import optimize
 from jaxsnn.pretrained import load_snn
 from jaxsnn.settings import OptimizeConfig, resolve
@@ -107,31 +107,6 @@ def genes_of(part: dict) -> Genes:
     """The genes of a network in results.json, with one candidate."""
     values = (part.get(key) for key in ("thresholds", "v0", "leak"))
     return Genes(*(None if value is None else np.array([value], np.float32) for value in values))
-
-
-def summarise(rights: list[np.ndarray], ann: np.ndarray, silent: int) -> dict[str, list[dict]]:
-    """Latency of the baseline, rights[0], and of every seed, at each target and in both delay conventions."""
-    report = {}
-    for delay, view in (("layer", rights), ("none", [right[:, silent:] for right in rights])):
-        rows = []
-        for points, draws in zip(TARGETS, bootstrap_latencies(view, ann, samples=1000)):
-            target = ann.mean() - points / 100 - 1e-9
-            steps = [int(latency(v.mean(0), target)) for v in view]
-            each = improvement(np.array(steps[0]), np.array(steps[1:]))
-            with np.errstate(invalid="ignore"):  # a median between never (-inf) and a baseline never (inf)
-                saved = np.median([improvement(draws[0], found) for found in draws[1:]], axis=0)
-                middle = float(np.median(each))
-            rows.append(
-                {
-                    "target": f"ANN - {points:g}",
-                    "baseline_timesteps": steps[0] or None,
-                    "optimized_timesteps": [step or None for step in steps[1:]],
-                    "median": middle if np.isfinite(middle) else None,
-                    "ci95": interval(saved),
-                }
-            )
-        report[delay] = rows
-    return report
 
 
 def draw(report: dict, path: Path) -> None:

@@ -1,6 +1,5 @@
 """A finished run of jaxsnn.optimize, read back from its folder."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,16 +91,9 @@ def read_run(
         config,
         {"comparison": config.comparison, "delay": config.delay} | thresholds,
         runfolder.read_json(folder / "results.json"),
-        _history(folder / "history.jsonl"),
+        runfolder.read_history(folder / "history.jsonl"),
         dataset,
         snn,
         genes("baseline_"),
         genes(""),
     )
-
-
-def _history(path: Path) -> list[dict]:
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is not a JSON object a line: {error}") from error

@@ -168,6 +168,17 @@ def write_history(folder: Path, rows: Sequence[dict]) -> None:
     write_atomically(folder / "history.jsonl", ("\n".join(lines) + "\n").encode())
 
 
+def read_history(path: Path) -> list[dict]:
+    """The lines of history.jsonl; raises ``UserError`` where they are not JSON objects."""
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a JSON object a line: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is not a JSON object a line")
+    return rows
+
+
 def write_curves(folder: Path, **arrays: np.ndarray) -> None:
     """curves.npz: arrays by name."""
     buffer = BytesIO()

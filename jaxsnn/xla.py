@@ -81,7 +81,9 @@ def _halved(rows: int, devices: int) -> int:
     return rows // 2
 
 
-def chunk_shape(candidates: int, images: int, rows: int, group: int | None, across: int, along: int) -> tuple[int, int]:
+def chunk_shape(
+    candidates: int, images: int, rows: int, group: int | None, across: int, along: int
+) -> tuple[int, int]:
     """Candidates and images of a chunk: multiples of the mesh's sides, about ``rows`` together."""
     group = min(group or candidates, max(1, rows // along))
     group = math.ceil(group / across) * across

@@ -33,7 +33,9 @@ def test_it_equals_numpys_for_any_chunking(name):
     expected = (scores.argmax(-1) == labels).sum(1)
     for rows in (3, 12, 100):
         np.testing.assert_array_equal(limit_correct(snn, Genes(theta), images, labels, Plan(rows=rows)), expected)
-    np.testing.assert_array_equal(limit_correct(snn, Genes(theta), images, labels, Plan(rows=8, group=2)), expected)
+    np.testing.assert_array_equal(
+        limit_correct(snn, Genes(theta), images, labels, Plan(rows=8, group=2)), expected
+    )
 
 
 def test_the_simulated_scores_approach_it():
