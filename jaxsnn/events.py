@@ -295,7 +295,7 @@ def task_memory(shapes: Sequence[tuple[int, ...]], images: int, steps: int) -> i
 def task_shape(shapes: Sequence[tuple[int, ...]], plan: Plan, work: int) -> tuple[int, int]:
     """Images of a task, and timesteps that it lists spikes of at once."""
     room = SPIKES_IN_MEMORY if plan.memory_limit is None else plan.memory_limit // (2 * plan.threads)
-    images = max(1, min(IMAGES_A_TASK, math.ceil(work / (4 * plan.threads))))
+    images = max(1, min(IMAGES_A_TASK, math.ceil(work / (2 * plan.threads))))
     while images > 1 and task_memory(shapes, images, 1) > room:
         images //= 2
     each = task_memory(shapes, images, 1) - task_memory(shapes, images, 0)

@@ -37,6 +37,7 @@ class IntegerSNN:
         scales: per layer and edge, float64 (C,): what 1 stands for behind the edge; pools are sums here.
         biases: per layer, float64 (C,), in the units of the ANN, or None.
         pixel: what a normalised pixel is multiplied with before it is rounded.
+        reaches: per layer and edge, the largest sum that inputs of 1 can come to, pools being sums.
     """
 
     network: Network
@@ -44,6 +45,7 @@ class IntegerSNN:
     scales: tuple[tuple[np.ndarray, ...], ...]
     biases: tuple[np.ndarray | None, ...]
     pixel: int
+    reaches: tuple[tuple[float, ...], ...]
 
 
 def window(edge: Edge) -> int:
@@ -76,17 +78,21 @@ def quantize(snn: SNN) -> IntegerSNN:
             parts.append(scale / window(edge))
         scales.append(tuple(parts))
         biases.append(bias)
+    reaches = tuple(tuple(_reach(edge, kernels) for edge in layer.edges) for layer in network.layers)
     image_reach = max(
-        _reach(edge, kernels) for layer in network.layers for edge in layer.edges if edge.source == IMAGE
+        reach
+        for layer, each in zip(network.layers, reaches)
+        for edge, reach in zip(layer.edges, each)
+        if edge.source == IMAGE
     )
     pixel = 2 ** math.floor(math.log2(EXACT / max(1, image_reach * _largest_pixel(network))))
     if pixel < 1:
         raise UserError("int8: the layer that the image drives has too many weights to sum exactly: use float32")
-    return IntegerSNN(network, kernels, tuple(scales), tuple(biases), min(pixel, FINEST_PIXEL))
+    return IntegerSNN(network, kernels, tuple(scales), tuple(biases), min(pixel, FINEST_PIXEL), reaches)
 
 
 def _reach(edge: Edge, kernels: dict[str, np.ndarray]) -> float:
-    """The largest sum of |k| behind an edge, its pools being sums: what inputs of 1 can come to."""
+    """The largest sum of |k| behind an edge, its pools being sums."""
     largest = 1.0
     for op in edge.ops:
         if isinstance(op, Conv | Dense):
@@ -123,7 +129,7 @@ def integer_neurons(integers: IntegerSNN, genes: Genes, timesteps: int) -> Neuro
             unit = unit[:, :1]
         factors = [np.round(amplitude / unit) for amplitude in amplitudes]
         bias = np.zeros_like(unit) if integers.biases[index] is None else np.round(integers.biases[index] / unit)
-        _check_range(layer, integers, factors, bias, timesteps)
+        _check_range(layer, integers, integers.reaches[index], factors, bias, timesteps)
         gains.append([_int32(f) for edge, f in zip(layer.edges, factors) if edge.source != IMAGE])
         biases.append(_int32(bias))
         if index < len(network.spiking):
@@ -144,12 +150,18 @@ def _check_size(layer: Layer, threshold: np.ndarray) -> None:
         raise UserError(f"int8: a threshold of layer {layer.name} is too large for its weights: use float32")
 
 
-def _check_range(layer: Layer, integers: IntegerSNN, factors: list, bias: np.ndarray, timesteps: int) -> None:
+def _check_range(
+    layer: Layer,
+    integers: IntegerSNN,
+    reaches: tuple[float, ...],
+    factors: list,
+    bias: np.ndarray,
+    timesteps: int,
+) -> None:
     """Membranes move by at most the sum of all weights in a step; that times T must fit into int32."""
     step = np.abs(bias).max()
-    for edge, factor in zip(layer.edges, factors):
-        inputs = integers.pixel * _largest_pixel(integers.network) if edge.source == IMAGE else 1
-        reach = _reach(edge, integers.kernels) * inputs
+    for edge, reach, factor in zip(layer.edges, reaches, factors):
+        reach = reach * (integers.pixel * _largest_pixel(integers.network) if edge.source == IMAGE else 1)
         if reach >= EXACT:
             raise UserError(f"int8: layer {layer.name} has too many weights to sum exactly: use float32")
         # an edge from the image is already in the layer's unit
