@@ -13,6 +13,8 @@ from data.errors import DataError
 
 NAME = "imagefolder"
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+# 200 MB as RGB; the largest image of ImageNet has 61 million. A file of a few bytes can declare any number.
+_MOST_PIXELS = 1 << 26
 # "test" comes before "val", but ImageNet's own test folder has no classes and is passed over.
 _FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
@@ -101,7 +103,9 @@ def _open(path: str, fit: geometry.Geometry, offset: np.ndarray) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image:  # which reads no further than the size
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"it declares {image.width} x {image.height} pixels, more than {_MOST_PIXELS}")
             return fit.fit(image, offset)
     except Exception as error:  # Pillow's decoders raise many kinds, from OSError to SyntaxError
         raise DataError(

@@ -119,12 +119,28 @@ def _order_of(tensors: dict[str, np.ndarray]):
 
 def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     torch = require_torch(f"reading {path}")
+    _check_sizes(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen types on bytes that it cannot read
         raise UserError(_why_unreadable(path, str(error))) from error
     state, notes = _state_dict(path, content, torch.Tensor)
     return {key: _to_numpy(torch, key, value, path) for key, value in state.items()}, notes
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse an archive whose records are larger than the file: PyTorch, which packs none, would allocate them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # a TorchScript archive packs its source code, which is not read
+            records = [record for record in archive.infolist() if "/code/" not in record.filename]
+            declared = sum(record.file_size for record in records)
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, UnicodeDecodeError):
+        return  # not an archive; PyTorch says what it is
+    if declared > path.stat().st_size:
+        raise UserError(
+            f"{path} declares {declared} bytes, but has {path.stat().st_size}: PyTorch wrote no such file"
+        )
 
 
 def _why_unreadable(path: Path, error: str) -> str:

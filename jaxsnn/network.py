@@ -310,6 +310,7 @@ def from_json(text: str) -> Network:
             )
             for layer in raw["layers"]
         )
+        _check_types(raw, layers)
         _check_names(layers)
         _check_levels(layers)
         network = Network(
@@ -350,6 +351,27 @@ def _read_op(item: dict, layer: str) -> Op:
         if not good:
             raise UserError(f"layer {layer}: {field.name} of {kind} is {value!r}")
     return op
+
+
+def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
+    """A number with a point, which equals a whole one, would be taken for a size and fail much later."""
+
+    def whole(values: Sequence) -> bool:
+        return all(type(value) is int and value > 0 for value in values)
+
+    sources = [edge.source for layer in layers for edge in layer.edges]
+    if not whole([*raw["input_shape"], raw["classes"]]) or len(raw["input_shape"]) != 3:
+        raise UserError(
+            f"input_shape is {raw['input_shape']!r} and classes {raw['classes']!r}, expected whole sizes"
+        )
+    if not all(type(source) is int for source in sources):
+        raise UserError(f"the sources of the edges are {sources!r}, expected numbers of layers")
+    for name in (raw["name"], *(layer.name for layer in layers)):
+        if type(name) is not str or not name.isprintable():
+            raise UserError(f"a name is {name!r}, expected printable text")
+    for value in (*raw["mean"], *raw["std"]):
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise UserError(f"mean and std hold {value!r}, expected finite numbers")
 
 
 def _check_levels(layers: Sequence[Layer]) -> None:

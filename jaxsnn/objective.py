@@ -96,8 +96,12 @@ class Objective:
         Raises:
             ValueError: not such a memory.
         """
-        expected = {name: (part.dtype, part.shape[1:]) for name, part in self.memory().items()}
-        if {name: (part.dtype, part.shape[1:]) for name, part in memory.items()} != expected:
+
+        def kinds(parts: dict[str, np.ndarray]) -> dict:
+            return {name: (part.dtype, part.ndim, part.shape[1:]) for name, part in parts.items()}
+
+        expected = kinds(self.memory())
+        if kinds(memory) != expected:
             raise ValueError(f"the objective's memory is not {', '.join(expected)}")
         attacked, thresholds, right = (memory[f"limit_{name}"] for name in ("attacked", "thresholds", "right"))
         crafted, sizes = memory["crafted"], memory["crafted_sizes"]

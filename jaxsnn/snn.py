@@ -104,11 +104,12 @@ def wire(
     x = preprocess(network, images)
     shapes = layer_shapes(network)
     constant, synapses = [], []
-    for layer in network.layers:
-        fixed, maps = 0.0, []
+    for layer, output in zip(network.layers, shapes):
+        fixed, maps = jnp.zeros((1, *output)), []
         for edge in layer.edges:
             shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
-            fixed = fixed + linear_map(edge.ops, params, shape)(jnp.zeros((1, *shape)))
+            if any(getattr(op, "bias", False) for op in edge.ops):
+                fixed = fixed + linear_map(edge.ops, params, shape)(jnp.zeros((1, *shape)))
             if edge.source == IMAGE:
                 fixed = fixed + linear_map(edge.ops, without_biases(params), shape)(x)
             else:

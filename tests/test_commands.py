@@ -310,7 +310,7 @@ def test_a_full_disk_leaves_nothing_half_written(tiny, monkeypatch, capsys, tmp_
     monkeypatch.setattr(weights.os, "fsync", full)
     arguments = [*SMALL.split(), "--weights", str(tiny), "--out", str(folder)]
     assert "No space left on device" in refused(monkeypatch, capsys, "optimize", arguments)
-    assert {path.name for path in folder.iterdir()} == {"config.json", "history.jsonl"}
+    assert {path.name for path in folder.rglob("*") if path.is_file()} == {"config.json", "history.jsonl"}
     json.loads((folder / "config.json").read_text())
     assert len((folder / "history.jsonl").read_text().splitlines()) == 1
 
