@@ -16,8 +16,7 @@ from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.surrogate import SURROGATES, pixels, spike, surrogate_scores
 from networks import NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
 
-# small networks: compiling takes all the time
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+jit = jax.jit
 
 INTEGRALS = {
     "triangle": lambda u: jnp.where(

@@ -1,0 +1,504 @@
+"""Fine-tune a converted network by backpropagation through time: python -m jaxsnn.finetune"""
+
+import functools
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import data
+from jaxsnn import command, runfolder, surrogate
+from jaxsnn.errors import UserError
+from jaxsnn.evaluation import ann_right, check_data, comparison, describe_device, versions
+from jaxsnn.network import Network
+from jaxsnn.plan import Plan
+from jaxsnn.pretrained import load_snn
+from jaxsnn.report import comparison_table
+from jaxsnn.runfolder import genes_to_json
+from jaxsnn.search import subsets
+from jaxsnn.settings import Preset, PresetFloat
+from jaxsnn.simulate import observe_images
+from jaxsnn.snn import SNN, Dynamics, Genes, check_genes
+from jaxsnn.surrogate import surrogate_scores
+from jaxsnn.thresholds import calibrate
+from jaxsnn.train import augment
+from jaxsnn.weights import save_weights, to_device
+
+TRAINABLE = ("weights", "thresholds", "leak", "v0")
+BOUNDS = {"thresholds": (0.05, 20.0), "leak": (0.01, 1.0), "v0": (0.0, 0.99)}
+"""Where the neurons' parts are held; thresholds are relative to where they started."""
+PRESETS = {
+    # at gamma 0.15 hardly a gradient comes through the ten layers of the embedded network within a few steps
+    "demo": {"epochs": 3, "timesteps": 26, "images": 2000, "batch": 50, "test_timesteps": 60, "scale": 0.5},
+    # Section V.C; the paper leaves out the optimiser, its rate, the batch and the loss
+    "paper": {"epochs": 25, "timesteps": 70, "images": None, "batch": 64, "test_timesteps": 100, "scale": 0.15},
+}
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tune a converted spiking network by backpropagation through time.
+
+    The rival of jaxsnn.optimize: gradients instead of a search, through the surrogate of eq. 18. Without
+    arguments: the embedded network and images, in a few minutes on two cores. The result is a table, and a folder
+    with the weights and thresholds, which jaxsnn.evaluate reads. Ctrl-C stops after the current step and still
+    reports.
+    """
+
+    preset: str = "demo"
+    """demo, or paper: 25 epochs on all training images with T = 70."""
+    weights: Path | None = None
+    """Trained ANN; default: the one that --start names, or the embedded network."""
+    network: str | None = None
+    """Network of a file that does not describe it: an architecture by name, or a description, FILE.json."""
+    start: Path | None = None
+    """Folder of a run, or a file of thresholds, to start from; default: the percentile's thresholds."""
+    data: str = "embedded"
+    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
+    data_dir: Path | None = None
+    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+    out: Path | None = None
+    """Folder of the run; default runs/finetune-<preset>-<time>."""
+    seed: int = 0
+
+    train: tuple[str, ...] = ("weights", "thresholds")
+    """What is trained: any of weights, thresholds, leak, v0."""
+    epochs: Preset = None
+    batch: Preset = None
+    images: Preset = None
+    """Training images; the paper preset takes all."""
+    augment: bool = False
+    """Random crops and flips of the training images."""
+    timesteps: Preset = None
+    """Timesteps T of training, layer delay included."""
+    loss: Literal["mean", "final"] = "mean"
+    """Cross-entropy of scores / t, its mean over all steps t, or at the last step alone."""
+    learning_rate: float = 1e-4
+    """Adam's rate for the weights at the start; it falls to 0 along a cosine."""
+    neuron_rate: float = 1e-2
+    """The same for thresholds (relative to where they start), leaks and v0."""
+    surrogate: str = "triangle"
+    """Derivative of a spike: triangle (eq. 18), arctan or sigmoid."""
+    scale: PresetFloat = None
+    """Factor on that derivative: gamma of eq. 18."""
+    checkpoint: bool = False
+    """Keep only every few steps for the way back and compute those between again: less memory, more time."""
+    truncate: int | None = None
+    """Let gradients reach back over windows of so many steps only; saves memory together with --checkpoint."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the maps that carry spikes, in training; the test is in float32."""
+
+    percentile: float = 99.7
+    """Percentile of the ANN's activations that is the threshold at the start."""
+    calibration_images: int = 500
+    """Training images from which the percentiles are read."""
+    test_timesteps: Preset = None
+    """Timesteps of the comparison on the test images."""
+    test_images: int | None = None
+    """Test images; default: all."""
+    delay: Literal["layer", "none"] | None = None
+    """Count one step of delay per layer (the paper) or none; default: as in --start, or per layer."""
+    comparison: Literal[">", ">="] | None = None
+    """Fire above the threshold, or at it too; default: as in --start, or above."""
+    rows: int = 192
+    """Images that go through the device at once in the test."""
+    debug: bool = False
+    """Show where an error came from."""
+
+
+@dataclass(frozen=True)
+class Unrolling:
+    """How the gradient of one batch is computed; ``timesteps`` are without layer delay, the rest as configured."""
+
+    timesteps: int
+    comparison: str = ">"
+    loss: str = "mean"
+    surrogate: str = "triangle"
+    scale: float = 0.15
+    checkpoint: bool = False
+    truncate: int | None = None
+    precision: str = "float32"
+
+
+def resolve(config: FinetuneConfig) -> FinetuneConfig:
+    """The configuration with the preset's values filled in and every setting checked."""
+    if config.preset not in PRESETS:
+        raise UserError(f"unknown preset {config.preset!r}: the presets are {', '.join(PRESETS)}")
+    config = replace(config, **{k: v for k, v in PRESETS[config.preset].items() if getattr(config, k) is None})
+    unknown = [name for name in config.train if name not in TRAINABLE]
+    if unknown or not config.train:
+        raise UserError(f"--train cannot be {unknown[0] if unknown else 'empty'}: any of {', '.join(TRAINABLE)}")
+    least = {"seed": 0, "epochs": 1, "batch": 1, "timesteps": 1, "test_timesteps": 1, "calibration_images": 1}
+    for name, low in (least | {"rows": 1, "images": 1, "test_images": 1}).items():
+        if getattr(config, name) is not None and getattr(config, name) < low:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    for name in ("learning_rate", "neuron_rate"):
+        if not 0 < getattr(config, name) < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected above 0 and finite")
+    if not 0 < config.percentile <= 100:
+        raise UserError(f"--percentile is {config.percentile}, expected in (0, 100]")
+    return config
+
+
+def unrolling_of(config: FinetuneConfig, dynamics: Dynamics, network: Network) -> Unrolling:
+    """The unrolling of a resolved configuration.
+
+    Raises:
+        UserError: no step is left when the layer delay is over, or settings that cannot be.
+    """
+    steps = config.timesteps - dynamics.silent_steps(network)
+    if min(steps, config.test_timesteps - dynamics.silent_steps(network)) < 1:
+        raise UserError(
+            f"--timesteps {config.timesteps} and --test-timesteps {config.test_timesteps} must be above the layer "
+            f"delay of {network.delay} steps: nothing reaches the read-out before"
+        )
+    surrogate.check(steps, config.surrogate, config.scale, config.truncate, config.precision)
+    same = ("loss", "surrogate", "scale", "checkpoint", "truncate", "precision")
+    return Unrolling(steps, dynamics.comparison, **{name: getattr(config, name) for name in same})
+
+
+def batch_loss(
+    network: Network, unrolling: Unrolling, params: dict, genes: Genes, images: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Cross-entropy of one batch, and how many images are right at the last step; ``genes`` are (L,) each.
+
+    The logits are scores / t, which tend to the ANN's as t grows. Their loss is averaged over t = 1..T ("mean"),
+    so that early answers count as well, or taken at T ("final").
+    """
+    scores = surrogate_scores(
+        network,
+        params,
+        genes,
+        images,
+        unrolling.timesteps,
+        Dynamics(unrolling.comparison, "none"),
+        unrolling.surrogate,
+        unrolling.scale,
+        unrolling.checkpoint,
+        unrolling.truncate,
+        unrolling.precision,
+        every_step=unrolling.loss == "mean",
+    )
+    if unrolling.loss == "mean":
+        logits = scores / jnp.arange(1, unrolling.timesteps + 1, dtype=scores.dtype)[:, None, None]
+        scores = scores[-1]
+    else:
+        logits = scores / unrolling.timesteps
+    every = jnp.broadcast_to(labels, logits.shape[:-1])
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, every).mean()
+    return loss, (scores.argmax(-1) == labels).sum()
+
+
+def parts_of(snn: SNN, start: Genes) -> dict:
+    """Everything that can be trained, by the names in ``TRAINABLE``; thresholds are relative to ``start``'s."""
+    layers = len(snn.network.spiking)
+    return {
+        "weights": to_device(snn.params),
+        "thresholds": jnp.ones(layers),
+        "leak": jnp.ones(layers) if start.leak is None else jnp.asarray(start.leak[0], jnp.float32),
+        "v0": jnp.zeros(layers) if start.v0 is None else jnp.asarray(start.v0[0], jnp.float32),
+    }
+
+
+def genes_of(parts: dict, start: jax.Array) -> Genes:
+    """One candidate's genes, (L,) each, of parts whose thresholds are relative to ``start`` (L,)."""
+    return Genes(parts["thresholds"] * start, parts["v0"], parts["leak"])
+
+
+def make_optimizer(trained: dict, learning_rate: float, neuron_rate: float, steps: int):
+    """Adam for ``trained`` parts, with a rate for the weights and one for what neurons are made of."""
+    rates = {"weights": learning_rate, "neurons": neuron_rate}
+    # surrogate gradients shrink from layer to layer, far below Adam's usual epsilon
+    kinds = {kind: optax.adam(optax.cosine_decay_schedule(rate, steps), eps=1e-15) for kind, rate in rates.items()}
+    return optax.multi_transform(kinds, {name: "weights" if name == "weights" else "neurons" for name in trained})
+
+
+def make_step(network: Network, unrolling: Unrolling, optimizer, augmented: bool = False) -> Callable:
+    """One step of gradient descent, compiled.
+
+    Returns:
+        ``step(trained, fixed, state, start, images, labels, key) -> (trained, state, loss, right)``: ``trained``
+        and ``fixed`` are the parts that are and those that are not, ``start`` (L,) the thresholds that they are
+        relative to; ``trained`` and ``state`` are overwritten.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=(0, 2))
+    def step(trained, fixed, state, start, images, labels, key):
+        if augmented:
+            images = augment(key, images)
+
+        def loss(trained):
+            parts = fixed | trained
+            return batch_loss(network, unrolling, parts["weights"], genes_of(parts, start), images, labels)
+
+        (value, right), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
+        updates, state = optimizer.update(gradient, state)
+        trained = optax.apply_updates(trained, updates)
+        trained |= {name: jnp.clip(trained[name], *BOUNDS[name]) for name in BOUNDS if name in trained}
+        return trained, state, value, right
+
+    return step
+
+
+def step_bytes(compiled) -> int:
+    """Peak memory of a compiled function as XLA planned it: arguments, results and temporaries."""
+    plan = compiled.memory_analysis()
+    held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return held + plan.temp_size_in_bytes
+
+
+def peak_bytes() -> int:
+    """Most memory that this process (on a CPU) or its device has held so far."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    # kibibytes, but on macOS
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def load_start(config: FinetuneConfig, train: data.Dataset, say: Callable) -> tuple[SNN, str, Genes, Dynamics]:
+    """The network to fine-tune, its file's sha256, one candidate's genes (1, L), and the dynamics.
+
+    Raises:
+        UserError: thresholds, weights and data that do not fit each other.
+    """
+    found = {} if config.start is None else runfolder.read_thresholds(config.start)
+    named = found.get("weights")
+    weights = config.weights or (Path(named) if isinstance(named, str) else None)
+    network = config.network or (None if config.weights else found.get("architecture"))
+    snn, sha256 = load_snn(weights, network, train.images.shape[1:], say)
+    if config.weights is None and found.get("weights_sha256") not in (None, sha256):
+        raise UserError(
+            f"{weights or 'the embedded network'} is not the file that {config.start} was made with: its sha256 "
+            f"is {sha256}, expected {found['weights_sha256']}; give the right one as --weights"
+        )
+    check_data(snn.network, train.images, len(train.classes), f"{train.name} ({train.split})")
+    dynamics = Dynamics(
+        config.comparison or found.get("comparison") or ">", config.delay or found.get("delay") or "layer"
+    )
+    if found:
+        parts = (found.get(name) for name in ("thresholds", "v0", "leak"))
+        genes = Genes(*(None if part is None else part[None] for part in parts))
+        layers = len(snn.network.spiking)
+        if genes.threshold.shape[1] != layers:
+            raise UserError(
+                f"{config.start} has {genes.threshold.shape[1]} thresholds, network {snn.network.name} has "
+                f"{layers} spiking layers: give the weights that they belong to as --weights"
+            )
+    else:
+        if config.calibration_images > len(train):
+            raise UserError(
+                f"--calibration-images is {config.calibration_images}, but {config.data} has only {len(train)} "
+                "training images"
+            )
+        subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
+        genes = Genes(calibrate(snn.network, snn.params, train.images[subset]).threshold(config.percentile)[None])
+    check_genes(snn.network, genes)
+    return snn, sha256, genes, dynamics
+
+
+def epochs(
+    config: FinetuneConfig,
+    train: data.Dataset,
+    chosen: np.ndarray,
+    trained: dict,
+    state: optax.OptState,
+    descend: Callable,
+    asked: list,
+) -> Iterator[tuple[dict, dict]]:
+    """Gradient descent; behind each epoch the trained parts and a row of history.jsonl.
+
+    Args:
+        chosen: indices of the training images, shuffled anew for every epoch.
+        descend: ``descend(trained, state, images, labels, key) -> (trained, state, loss, images that are right)``.
+        asked: not empty when the user wants to stop.
+    """
+    per_epoch, steps = len(chosen) // config.batch, 0
+    for epoch in range(config.epochs):
+        started = time.perf_counter()
+        order = chosen[np.random.default_rng((config.seed, epoch)).permutation(len(chosen))]
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), epoch), per_epoch)
+        losses, right = [], 0
+        for index, key in enumerate(keys):
+            batch = order[index * config.batch : (index + 1) * config.batch]
+            trained, state, loss, hits = descend(trained, state, train.images[batch], train.labels[batch], key)
+            if not np.isfinite(loss):
+                raise UserError(f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate or --neuron-rate")
+            losses.append(loss)
+            right += hits
+            if asked:
+                break
+        steps += len(losses)
+        yield (
+            trained,
+            {
+                "epoch": epoch + 1,
+                "steps": steps,
+                "loss": float(np.mean(losses)),
+                "accuracy": right / (len(losses) * config.batch),
+                "seconds": time.perf_counter() - started,
+            },
+        )
+        if asked:
+            return
+
+
+def write_tuned(
+    folder: Path, snn: SNN, sha256: str, start: Genes, parts: dict, config: FinetuneConfig, dynamics: Dynamics
+) -> tuple[SNN, Genes]:
+    """Write weights.safetensors and thresholds.json; returns the fine-tuned network and its genes (1, L)."""
+    path = folder / "weights.safetensors"
+    params = {name: np.asarray(value) for name, value in parts["weights"].items()}
+    notes = {"finetuned_from_sha256": sha256, "data": config.data, "trained": " ".join(config.train)}
+    save_weights(path, snn.network, params, notes)
+    tuned, tuned_sha256 = load_snn(path)
+    genes = genes_of(parts, np.float32(start.threshold[0]))
+    unset = Genes(None, *(name not in config.train and getattr(start, name) is None for name in ("v0", "leak")))
+    genes = Genes(*(None if off else np.asarray(part, np.float64)[None] for off, part in zip(unset, genes)))
+    thresholds = {
+        "network": snn.network.name,
+        "weights": str(path),
+        "weights_sha256": tuned_sha256,
+        "layers": [layer.name for layer in snn.network.spiking],
+        "comparison": dynamics.comparison,
+        "delay": dynamics.delay,
+    }
+    runfolder.write_json(folder / "thresholds.json", thresholds | genes_to_json(genes))
+    return tuned, genes
+
+
+def finetune(config: FinetuneConfig) -> dict:
+    """Run the command; returns results.json."""
+    started = time.perf_counter()
+    console = Console()
+    config = resolve(config)
+    train = data.load(config.data, "train", config.data_dir)
+    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    snn, sha256, start, dynamics = load_start(config, train, console.out)
+    network = snn.network
+    check_data(network, test.images, len(test.classes), f"{test.name} ({test.split})")
+    unrolling = unrolling_of(config, dynamics, network)
+    count = len(train) if config.images is None else min(config.images, len(train))
+    if config.batch > count:
+        raise UserError(f"--batch is {config.batch}, but there are only {count} training images")
+    chosen = data.balanced(train.labels, count, config.seed, "the training split")
+
+    folder = config.out or Path("runs") / f"finetune-{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    record = {
+        k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items() if k not in ("out", "debug")
+    }
+    identity = {"weights_sha256": sha256, "train_sha256": train.content_hash(), "test_sha256": test.content_hash()}
+    stamp = {"versions": versions(), "device": describe_device()}
+    runfolder.open_run(folder, runfolder.plain(record | identity) | stamp)
+    console.print(
+        f"[bold]{network.name}[/] on {config.data}: {' and '.join(config.train)} by BPTT, {count} training "
+        f"images, {config.epochs} epochs, {unrolling.timesteps} timesteps without layer delay, on "
+        f"{stamp['device']}",
+        highlight=False,
+    )
+
+    per_epoch = count // config.batch
+    parts = parts_of(snn, start)
+    trained = {name: jax.tree.map(jnp.copy, parts[name]) for name in config.train}
+    fixed = {name: part for name, part in parts.items() if name not in trained}
+    optimizer = make_optimizer(trained, config.learning_rate, config.neuron_rate, config.epochs * per_epoch)
+    state = optimizer.init(trained)
+    base = jnp.asarray(start.threshold[0], jnp.float32)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    rows: list[dict] = []
+    with command.stop_on_interrupt(console, "step") as asked, Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=config.epochs * per_epoch, note="compiling")
+        batch = (train.images[chosen[: config.batch]], train.labels[chosen[: config.batch]])
+        step = make_step(network, unrolling, optimizer, config.augment)
+        step = step.lower(trained, fixed, state, base, *batch, jax.random.key(config.seed)).compile()
+
+        def descend(trained, state, *batch) -> tuple[dict, optax.OptState, float, int]:
+            trained, state, loss, right = step(trained, fixed, state, base, *batch)
+            bar.update(task, advance=1, note=f"loss {float(loss):.3f}")
+            return trained, state, float(loss), int(right)
+
+        for latest, row in epochs(config, train, chosen, trained, state, descend, asked):
+            parts = fixed | latest
+            rows.append(row)
+            runfolder.write_history(folder, rows)
+        steps = rows[-1]["steps"]
+        stopped = steps < config.epochs * per_epoch
+        seconds = time.perf_counter() - started
+        memory = {"step_bytes": step_bytes(step), "peak_bytes": peak_bytes()}
+        tuned, tuned_genes = write_tuned(folder, snn, sha256, start, parts, config, dynamics)
+
+        task = bar.add_task("test", total=2 * len(test), note=f"{len(test)} images, {config.test_timesteps} steps")
+        on_test = functools.partial(
+            observe_images,
+            images=test.images,
+            labels=test.labels,
+            timesteps=config.test_timesteps,
+            dynamics=dynamics,
+            plan=Plan(rows=config.rows),
+            progress=lambda n: bar.update(task, advance=n),
+        )
+        observed, right = zip(on_test(snn, start), on_test(tuned, tuned_genes))
+    ann = ann_right(network, snn.params, test.images, test.labels)
+    tested = comparison(network, ann, [(o, 0) for o in observed], np.concatenate(right), test.labels, dynamics)
+    images = steps * config.batch
+    results = tested | {
+        "method": "bptt",
+        "preset": config.preset,
+        "data": config.data,
+        "seed": config.seed,
+        "network": network.name,
+        "layers": [layer.name for layer in network.spiking],
+        "trained": list(config.train),
+        "tuned_ann_accuracy": float(ann_right(network, tuned.params, test.images, test.labels).mean()),
+        "stopped_early": stopped,
+        "steps": steps,
+        "train_timesteps": unrolling.timesteps,
+        "image_evaluations": images,
+        # eq. 17's measure, an epoch of the whole training set
+        "training_cost_epochs": images / len(train),
+        **memory,
+        "search_seconds": seconds,
+        "seconds": time.perf_counter() - started,
+        **stamp,
+        **identity,
+    }
+    percentile = {} if config.start else {"percentile": config.percentile}
+    results["baseline"] |= percentile | genes_to_json(start)
+    results["optimized"] |= genes_to_json(tuned_genes)
+    runfolder.write_json(folder / "results.json", results)
+    runfolder.write_curves(
+        folder,
+        baseline=np.array(results["baseline"]["accuracy"]),
+        optimized=np.array(results["optimized"]["accuracy"]),
+    )
+    console.print(comparison_table(results))
+    console.print(
+        f"{steps} steps{' (stopped)' if stopped else ''}, {images:,} images ({images / len(train):.2f} epochs, "
+        f"eq. 17), {memory['step_bytes'] / 2**20:.0f} MiB a step, {seconds:.0f} s of {results['seconds']:.0f} s "
+        f"in all -> {folder}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return results
+
+
+if __name__ == "__main__":
+    command.main(FinetuneConfig, finetune, "jaxsnn.finetune")
