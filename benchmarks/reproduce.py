@@ -96,8 +96,9 @@ def run(job: OptimizeConfig) -> dict:
     if not (job.out / "results.json").exists():
         optimize(job)
     held = runfolder.read_json(job.out / "config.json")
-    wanted = runfolder.plain({k: v for k, v in asdict(resolve(job)).items() if k in held})
-    wanted = {k: v for k, v in wanted.items() if k not in ("weights", "data_dir")}
+    moved = ("weights", "data_dir")  # the files may lie elsewhere now
+    settings = {k: v for k, v in asdict(resolve(job)).items() if k in held and k not in moved}
+    wanted = runfolder.plain({k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
     if any(held[key] != value for key, value in wanted.items()):
         raise UserError(f"{job.out} holds a run with other settings: delete it")
     return json.loads((job.out / "results.json").read_text())

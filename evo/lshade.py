@@ -183,6 +183,7 @@ class LShade:
         check_shapes(state, start._replace(**shrunk, archive=np.empty((rows, start.members.shape[1]))))
         check_unit(members=state.members, trials=state.trials, archive=state.archive)
         check_costs(state.energies)
+        rng.check(state.generator)
         if not 0 <= state.memory.cell < self.memory or rows > round(self.archive * self.search.population):
             raise ValueError(f"memory.cell is {state.memory.cell} of {self.memory}, the archive has {rows} rows")
         if not (np.isfinite(state.memory.weight) & (state.memory.weight > 0)).all():

@@ -30,3 +30,9 @@ def unpack(words):
         "uinteger": spare,
     }
     return generator
+
+
+def check(words):
+    """ValueError unless `pack` can have written `words`: the last two are a flag and half a number."""
+    if words.shape != (6,) or words[4] > 1 or words[5] > MASK >> 32:
+        raise ValueError("generator is not the state of one")

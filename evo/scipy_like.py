@@ -159,6 +159,7 @@ class ScipyLike:
         check_shapes(state, self.init(0))
         check_unit(members=state.members, trials=state.trials)
         check_costs(state.energies)
+        rng.check(state.generator)
         if not np.array_equal(np.sort(state.index), np.arange(self.search.population)):
             raise ValueError("index is not a permutation of the population's rows")
 

@@ -34,7 +34,7 @@ from jaxsnn.thresholds import calibrate
 from jaxsnn.weights import describes_network, save_weights
 
 RELAXED = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     database=None,
     derandomize=True,
