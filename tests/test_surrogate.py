@@ -1,7 +1,5 @@
 """The simulator with a gradient: the same spikes, and the gradient of independent implementations."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
