@@ -2,8 +2,8 @@
 
 The cost is that of `jaxsnn.optimize --preset demo`, in which the limit's term is an option. D = 10 thresholds
 relative to the 99.7 percentile's, on one fixed, class-balanced subset of the embedded training images, so that the
-same candidate costs the same for every optimiser and seed. A search that merely fits its subset is told from a good
-one by the cost on other training images, which no optimiser sees. Test images are not touched.
+same candidate costs the same for every optimiser and seed. A search that merely fits its subset is told from a
+good one by the cost on other training images, which no optimiser sees. Test images are not touched.
 """
 
 from collections.abc import Callable

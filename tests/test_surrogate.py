@@ -14,8 +14,6 @@ from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.surrogate import SURROGATES, pixels, spike, surrogate_scores
 from networks import NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
 
-jit = jax.jit
-
 INTEGRALS = {
     "triangle": lambda u: jnp.where(
         u < 0, 0.5 * jnp.maximum(0.0, 1 + u) ** 2, 1 - 0.5 * jnp.maximum(0.0, 1 - u) ** 2
@@ -44,7 +42,7 @@ def float_images(count):
 
 def scores_of(snn, timesteps, **options):
     """``surrogate_scores`` of a network, compiled."""
-    return jit(
+    return jax.jit(
         lambda params, genes, images: surrogate_scores(snn.network, params, genes, images, timesteps, **options)
     )
 
@@ -53,7 +51,7 @@ def gradients(snn, timesteps, genes, images, weights, **options):
     """Gradient of sum(weights * scores) by parameters and genes, and by images if they are float."""
     scores = scores_of(snn, timesteps, **options)
     by = (0, 1) if images.dtype == np.uint8 else (0, 1, 2)
-    return jit(jax.grad(lambda *inputs: (weights * scores(*inputs)).sum(), by))(snn.params, genes, images)
+    return jax.jit(jax.grad(lambda *inputs: (weights * scores(*inputs)).sum(), by))(snn.params, genes, images)
 
 
 @pytest.mark.parametrize("name, comparison", list(zip(NETWORKS, [">", ">=", ">", ">="])))
@@ -104,8 +102,8 @@ def test_finite_differences_on_a_smoothed_cell(monkeypatch):
     )
     inputs = (snn.params, genes, images)
     scores = scores_of(snn, 6, kind="arctan", scale=0.5)
-    value = jit(lambda inputs: (scores(*inputs) ** 2).mean())
-    gradient = jit(jax.grad(value))(inputs)
+    value = jax.jit(lambda inputs: (scores(*inputs) ** 2).mean())
+    gradient = jax.jit(jax.grad(value))(inputs)
     # one direction for the weights, one for each kind of gene, one for the images
     for chosen in ("params", "threshold", "v0", "leak", "images"):
         marks = (
@@ -196,7 +194,7 @@ def test_checkpoints_save_memory():
         def loss(*inputs):
             return surrogate_scores(snn.network, *inputs, 41, checkpoint=checkpoint).var()
 
-        compiled = jit(jax.grad(loss, (0, 1))).lower(snn.params, genes, images).compile()
+        compiled = jax.jit(jax.grad(loss, (0, 1))).lower(snn.params, genes, images).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporaries(True) < 0.6 * temporaries(False)
