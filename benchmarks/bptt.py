@@ -105,7 +105,7 @@ class Config:
 
 def run_apart(out: Path, name: str, module: str, arguments: Sequence[str]) -> dict:
     """Run a command in a process of its own; its results.json with that process's peak memory, in bytes."""
-    folder, record = out / name, out / f"{name}.json"
+    folder, record = out / name, out / f"{name}.process.json"
     command = [module, *arguments]
     if not (record.exists() and (folder / "results.json").exists()):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def search_behind(config: Config, folder: Path, test: data.Dataset) -> dict:
         "name": "search after BPTT",
         "accuracy": observed.accuracy[0].tolist(),
         "image_evaluations": images,
-        "timesteps": settings.timesteps,
+        "timesteps": settings.timesteps - dynamics.silent_steps(snn.network),
         "seconds": seconds,
         "peak_rss": None,
         "step_bytes": None,
@@ -237,28 +237,34 @@ def accuracy_rows(config: Config) -> dict:
     }
 
 
-def accuracy_table(report: dict) -> Table:
-    """Fig. 4 in numbers."""
+def accuracy_tables(report: dict) -> tuple[Table, Table]:
+    """Fig. 4 in numbers: how accurate, and at what cost."""
     delay, ann = report["delay_steps"], report["ann_accuracy"]
-    table = Table(title=f"{report['test_images']:,} test images, ANN {100 * ann:.2f} %; t without layer delay")
-    table.add_column("", no_wrap=True)
+    title = f"{report['test_images']:,} test images, ANN {100 * ann:.2f} %; t without layer delay"
+    accuracy, cost = Table(title=title), Table()
     steps = [t for t in (4, 8, 16, 24, 32, 48) if t + delay <= len(report["rows"][0]["accuracy"])]
-    for heading in (*(f"t={t}" for t in steps), "last", "to ANN-2", "images", "M image steps", "s", "peak MB"):
-        table.add_column(heading, justify="right")
+    accuracy.add_column("accuracy [%]", no_wrap=True)
+    for heading in (*(f"t={t}" for t in steps), "end", "to ANN-2"):
+        accuracy.add_column(heading, justify="right", no_wrap=True)
+    cost.add_column("cost", no_wrap=True)
+    for heading in ("images", "M image steps", "s", "peak MB"):
+        cost.add_column(heading, justify="right", no_wrap=True)
     for row in report["rows"]:
         curve = np.array(row["accuracy"])
         reached = int(latency(curve, ann - 0.02 - 1e-9))
-        table.add_row(
-            row["name"],
-            *(f"{100 * curve[t + delay - 1]:.1f}" for t in steps),
-            f"{100 * curve[-1]:.1f}",
-            str(reached - delay) if reached else "never",
-            f"{row['image_evaluations']:,}",
-            f"{row['image_evaluations'] * row['timesteps'] / 1e6:.2f}" if row["timesteps"] else "",
-            f"{row['seconds']:.0f}",
-            f"{row['peak_rss'] / 1e6:,.0f}" if row["peak_rss"] else "",
+        shown = [*(curve[t + delay - 1] for t in steps), curve[-1]]
+        accuracy.add_row(
+            row["name"], *(f"{100 * a:.1f}" for a in shown), str(reached - delay) if reached else "never"
         )
-    return table
+        if row["image_evaluations"]:
+            cost.add_row(
+                row["name"],
+                f"{row['image_evaluations']:,}",
+                f"{row['image_evaluations'] * row['timesteps'] / 1e6:.2f}",
+                f"{row['seconds']:.0f}",
+                f"{row['peak_rss'] / 1e6:,.0f}" if row["peak_rss"] else "",
+            )
+    return accuracy, cost
 
 
 def accuracy_figure(report: dict, path: Path) -> None:
@@ -500,7 +506,7 @@ def main(config: Config) -> None:
     report = runfolder.read_json(path) if path.exists() else {}
     if "accuracy" in parts:
         report["accuracy"] = accuracy_rows(config)
-        console.print(accuracy_table(report["accuracy"]))
+        console.print(*accuracy_tables(report["accuracy"]), sep="\n")
         accuracy_figure(report["accuracy"], config.out / "accuracy.png")
     if "memory" in parts:
         report["memory"] = memory_rows(config, console)

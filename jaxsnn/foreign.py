@@ -5,6 +5,7 @@ A ``state_dict`` maps ``<module>.<part>`` to tensors. Nothing in a file is run: 
 """
 
 import re
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,11 +122,20 @@ def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
     torch = require_torch(f"reading {path}")
     _check_sizes(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # a damaged file is said to be one, and nothing more
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen types on bytes that it cannot read
         raise UserError(_why_unreadable(path, str(error))) from error
     state, notes = _state_dict(path, content, torch.Tensor)
     return {key: _to_numpy(torch, key, value, path) for key, value in state.items()}, notes
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of several parts, as the damaged end of one says
+        return False
 
 
 def _check_sizes(path: Path) -> None:
@@ -152,7 +162,7 @@ def _why_unreadable(path: Path, error: str) -> str:
             f"{path} holds a pickled module or other Python objects, which could run code and are not read: in "
             "PyTorch, save tensors only, torch.save(model.state_dict(), path)"
         )
-    if pickle or (zipped and not zipfile.is_zipfile(path)):
+    if pickle or (zipped and not _is_archive(path)):
         return f"{path} is a PyTorch file that is cut short or damaged: copy it again"
     return f"{path} is not a PyTorch file: save one with torch.save(model.state_dict(), path)"
 

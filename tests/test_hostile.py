@@ -206,6 +206,15 @@ def test_a_damaged_pytorch_file_is_refused_or_whole(tmp_path, damage):
     one_sentence(load_network, path, None, (32, 32, 3))
 
 
+def test_a_pytorch_file_whose_end_says_that_it_has_several_parts_is_refused(tmp_path):
+    path = pytorch_file(tmp_path / "w.pt")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 4] = 0x11
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load_network(path)
+
+
 def test_a_pytorch_file_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path):
     """PyTorch stores tensors as they are; a packed record of zeros is a thousand times larger than it looks."""
     whole, bomb = pytorch_file(tmp_path / "whole.pt"), tmp_path / "bomb.pt"
