@@ -210,6 +210,7 @@ def test_a_pytorch_file_whose_end_says_that_it_has_several_parts_is_refused(tmp_
     path = pytorch_file(tmp_path / "w.pt")
     content = bytearray(path.read_bytes())
     content[content.rindex(b"PK\x06\x07") + 4] = 0x11
+    content[content.rindex(b"PK\x01\x02") + 1] = 0  # which PyTorch minds
     path.write_bytes(content)
     with pytest.raises(UserError, match="cut short or damaged"):
         load_network(path)
