@@ -20,6 +20,8 @@ from jaxsnn.errors import UserError
 EPSILON = 1e-5
 """Added to a norm's variance, in training and in folding, where the network does not say otherwise."""
 
+MOST_LEVELS = 1 << 16
+"""Steps of a quantised activation: what float32 tells apart with room to spare."""
 IMAGE = -1
 """The ``source`` of an edge that reads the image."""
 
@@ -376,9 +378,11 @@ def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
 
 def _check_levels(layers: Sequence[Layer]) -> None:
     for layer in layers:
-        if layer.levels is not None and (type(layer.levels) is not int or layer.levels < 1 or layer is layers[-1]):
+        if layer.levels is None:
+            continue
+        if type(layer.levels) is not int or not 1 <= layer.levels <= MOST_LEVELS or layer is layers[-1]:
             raise UserError(
-                f"layer {layer.name}: levels is {layer.levels!r}, expected 1 or more, and none on the last"
+                f"layer {layer.name}: levels is {layer.levels!r}, expected 1 to {MOST_LEVELS}, none on the last"
             )
 
 

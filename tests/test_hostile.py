@@ -134,6 +134,7 @@ DESCRIPTION = json.loads(to_json(vgg([[3], [4]], [5], name="mlp", norm=network.B
 @given(mutated(DESCRIPTION))
 @example(DESCRIPTION | {"input_shape": [32.0, 32.0, 3.0]})
 @example(DESCRIPTION | {"classes": 3.0})
+@example(DESCRIPTION | {"layers": [DESCRIPTION["layers"][0] | {"levels": 2**53}, *DESCRIPTION["layers"][1:]]})
 def test_a_network_description_is_refused_or_describes_a_network(description):
     """One that is taken can be converted and computed, as far as shapes and types go."""
     found = one_sentence(from_json, json.dumps(description))
