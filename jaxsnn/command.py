@@ -1,5 +1,6 @@
 """What every command does around its work: parse, report an error in one sentence, leave with the right code."""
 
+import os
 import signal
 import sys
 import traceback
@@ -10,10 +11,12 @@ from typing import TypeVar
 import jax
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data import DataError
 from jaxsnn.compiled import keep_compiled
 from jaxsnn.errors import UserError
+from jaxsnn.hosts import Lost
 
 T = TypeVar("T")
 
@@ -38,6 +41,9 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
             "out of memory: lower --rows, or --batch in training" if _out_of_memory(error) else _sentence(error)
         )
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {sentence}", soft_wrap=True)
+        if isinstance(error, Lost):  # JAX would wait for the lost process at the end, and abort
+            sys.stdout.flush()
+            os._exit(2)
         sys.exit(2)
 
 
@@ -56,6 +62,19 @@ def stop_on_interrupt(console: Console, unit: str) -> Iterator[list]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Bars with a note (the task's field ``note``), the time since the start and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 class Termination:

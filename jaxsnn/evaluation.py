@@ -44,7 +44,7 @@ def _classes(network, params, images):
 
 def describe_device() -> str:
     """The device that the simulation runs on, for people to read."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     kind = platform.processor() or platform.machine() if device.platform == "cpu" else device.device_kind
     return f"{jax.device_count()} x {device.platform} ({kind})"
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn import hosts
 from jaxsnn.convert import preprocess
 from jaxsnn.linear import linear_map
 from jaxsnn.network import Edge, run
@@ -26,7 +27,12 @@ ROWS = 192
 def limit_correct(
     snn: SNN, genes: Genes, images: np.ndarray, labels: np.ndarray, plan: Plan = Plan()
 ) -> np.ndarray:
-    """Images (B, H, W, C) that each candidate classifies right as T goes to infinity, int64 (P,)."""
+    """Images (B, H, W, C) that each candidate classifies right as T goes to infinity, int64 (P,).
+
+    Several processes divide the images (``jaxsnn.hosts``).
+    """
+    mine = hosts.share(len(images))
+    images, labels = images[mine], labels[mine]
     theta = np.asarray(genes.threshold, np.float32)
     rows = plan.rows or ROWS
     group = min(plan.group or len(theta), rows)
@@ -40,7 +46,7 @@ def limit_correct(
             members = theta[np.arange(first, first + group).clip(max=len(theta) - 1)]
             winners = np.asarray(_clipped(snn.network, snn.params, members, padded))
             total[rows] += (winners[: len(rows), : len(part)] == labels[start : start + size]).sum(1)
-    return total
+    return hosts.total([total])[0]
 
 
 @functools.partial(jax.jit, static_argnames="network")

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import data
 import evo
-from jaxsnn import checkpoint, command, figures, runfolder
+from jaxsnn import checkpoint, command, figures, hosts, runfolder
 from jaxsnn.adversarial import ann_victim, perturb
 from jaxsnn.checkpoint import Checkpoint
 from jaxsnn.codec import Codec
@@ -27,7 +28,16 @@ from jaxsnn.pretrained import load_snn
 from jaxsnn.report import comparison_table
 from jaxsnn.runfolder import genes_to_json
 from jaxsnn.search import Generation, Racing, evolve, select, subsets
-from jaxsnn.settings import MOVABLE, OptimizeConfig, attack_in, from_record, resolve, to_record, views
+from jaxsnn.settings import (
+    HOSTS,
+    MOVABLE,
+    OptimizeConfig,
+    attack_in,
+    from_record,
+    resolve,
+    to_record,
+    views,
+)
 from jaxsnn.simulate import describe
 from jaxsnn.snn import SNN, Dynamics, check_genes
 from jaxsnn.thresholds import Calibration, calibrate
@@ -142,7 +152,7 @@ def resumed(config: OptimizeConfig) -> OptimizeConfig:
     """The configuration of the run in ``--resume``, in whose folder it goes on."""
     folder = config.resume
     for name, default in vars(OptimizeConfig()).items():
-        if name not in (*MOVABLE, "resume", "debug") and getattr(config, name) != default:
+        if name not in (*MOVABLE, "resume", "debug", *HOSTS) and getattr(config, name) != default:
             raise UserError(
                 f"--{name.replace('_', '-')} cannot be given with --resume, which goes on with the settings in "
                 f"{folder}/config.json: leave it out, or start a new run"
@@ -175,18 +185,66 @@ def make_codec(config: OptimizeConfig, calibration: Calibration) -> Codec:
 def optimize(config: OptimizeConfig) -> dict:
     """Run the command; returns results.json."""
     started = time.perf_counter()
-    console = Console()
-    if config.resume is not None:
-        config = resumed(config)
-        if (config.out / "results.json").exists():
-            results = runfolder.read_json(config.out / "results.json")
-            sentence = f"{config.out} is finished, there is nothing to resume: nothing was changed"
-            console.print(sentence, highlight=False, soft_wrap=True)
-            return results
-    config = resolve(config)
-    train = data.load(config.data, "train", config.data_dir)
-    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
-    snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
+    folder = config.resume or config.out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
+    held = ("config.json", "results.json", "checkpoints/*.checkpoint")
+    with hosts.joined(config), hosts.workplace(folder, held) as mine:
+        return _optimize(replace(config, resume=config.resume and mine, out=config.out and mine), mine, started)
+
+
+def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
+    """The command in its folder; the configuration is that of the command line."""
+    console = Console(quiet=not hosts.first())
+    with ExitStack() as stack:
+        with hosts.together():
+            if config.resume is not None:
+                config = resumed(config)
+                if (folder / "results.json").exists():
+                    sentence = f"{folder} is finished, there is nothing to resume: nothing was changed"
+                    console.print(sentence, highlight=False, soft_wrap=True)
+                    return runfolder.read_json(folder / "results.json")
+            config = resolve(config)
+            train = data.load(config.data, "train", config.data_dir)
+            test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+            snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
+            _check(config, snn, train, test)
+            subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
+            calibration = calibrate(snn.network, snn.params, train.images[subset])
+            check_genes(snn.network, make_codec(config, calibration).baseline())
+            if config.explain_plan:
+                dynamics = Dynamics(config.comparison, config.delay)
+                plan = search_plan(config)
+                print_plan(console, snn, plan, dynamics, config.timesteps, config.population, config.images)
+                return {}
+            identity = {
+                "weights_sha256": sha256,
+                "train_sha256": train.content_hash(),
+                "test_sha256": test.content_hash(),
+            }
+            stamp = {"versions": versions(), "device": describe_device()}
+            runfolder.check_folder(folder)
+            stack.enter_context(runfolder.locked(folder))
+            record = runfolder.plain(to_record(config) | identity)
+            runfolder.open_run(folder, record | stamp, free=MOVABLE)
+            runfolder.sweep(folder)
+            what = {key: value for key, value in record.items() if key not in MOVABLE}
+            what |= {"code": checkpoint.code_version()}
+        hosts.check_same(what)
+
+        def goodbye() -> None:
+            console.print(
+                f"stopped by SIGTERM; python -m jaxsnn.optimize --resume {folder} goes on",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        termination = stack.enter_context(command.leave_on_termination(goodbye))
+        return _search(
+            config, console, started, train, test, snn, calibration, folder, what, identity, stamp, termination
+        )
+
+
+def _check(config: OptimizeConfig, snn: SNN, train: data.Dataset, test: data.Dataset) -> None:
+    """Raise ``UserError`` where a resolved configuration does not fit its network and data."""
     for dataset in (train, test):
         check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
     if max(config.images, config.calibration_images) > len(train):
@@ -202,36 +260,6 @@ def optimize(config: OptimizeConfig) -> dict:
             f"delay of {snn.network.delay} steps: nothing reaches the read-out before"
         )
     make_engine(config, make_codec(config, Calibration(np.ones(len(snn.network.spiking)), np.ones((1, 2)), 0)))
-    subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
-    calibration = calibrate(snn.network, snn.params, train.images[subset])
-    check_genes(snn.network, make_codec(config, calibration).baseline())
-    if config.explain_plan:
-        dynamics = Dynamics(config.comparison, config.delay)
-        print_plan(console, snn, search_plan(config), dynamics, config.timesteps, config.population, config.images)
-        return {}
-
-    folder = config.out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    identity = {"weights_sha256": sha256, "train_sha256": train.content_hash(), "test_sha256": test.content_hash()}
-    stamp = {"versions": versions(), "device": describe_device()}
-    runfolder.check_folder(folder)
-    with runfolder.locked(folder):
-        record = runfolder.plain(to_record(config) | identity)
-        runfolder.open_run(folder, record | stamp, free=MOVABLE)
-        runfolder.sweep(folder)
-        what = {key: value for key, value in record.items() if key not in MOVABLE}
-        what |= {"code": checkpoint.code_version()}
-
-        def goodbye() -> None:
-            console.print(
-                f"stopped by SIGTERM; python -m jaxsnn.optimize --resume {folder} goes on",
-                highlight=False,
-                soft_wrap=True,
-            )
-
-        with command.leave_on_termination(goodbye) as termination:
-            return _search(
-                config, console, started, train, test, snn, calibration, folder, what, identity, stamp, termination
-            )
 
 
 def _search(
@@ -311,12 +339,14 @@ def _search(
             bar.update(task, note=_note(generation, config, rows))
             seconds = time.perf_counter() - started
             arrays = evo.state_arrays(state)
-            saver.take(Checkpoint(what, generation, arrays, objective.memory(), [*rows], seconds))
-            if asked or termination.asked or generation.last:
-                saver.write()
-            if termination.asked:
+            stop, leave = hosts.either(bool(asked), termination.asked)
+            with hosts.together():
+                saver.take(Checkpoint(what, generation, arrays, objective.memory(), [*rows], seconds))
+                if stop or leave or generation.last:
+                    saver.write()
+            if leave:
                 termination.leave()
-            if asked and not generation.last:
+            if stop and not generation.last:
                 stopped = True
                 break
         termination.deferred = False

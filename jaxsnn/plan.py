@@ -1,12 +1,35 @@
 """How to simulate, never what: back-end, precision, and how much goes through the device at once."""
 
+import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from jaxsnn.errors import UserError
 
 BACKENDS = ("auto", "xla", "events")
 PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def _mesh(parts: list[str]) -> tuple[int, int]:
+    found = re.fullmatch(r"pop=(\d+),data=(\d+)", parts[0])
+    if not found:
+        raise ValueError(f"{parts[0]!r} is no mesh: expected pop=N,data=M")
+    return int(found[1]), int(found[2])
+
+
+Mesh = Annotated[
+    tuple[int, int],
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="pop=N,data=M",
+        instance_from_str=_mesh,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda mesh: [f"pop={mesh[0]},data={mesh[1]}"],
+    ),
+]
+"""Devices over candidates and images, on the command line pop=4,data=2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +83,8 @@ class PlanOptions:
     """Candidates x images that go through a device at once; default: what its memory allows, on a CPU 192."""
     memory_limit: float | None = None
     """Memory in MB that the simulation may take on a device; default: 80 % of the device's, on a CPU no limit."""
-    mesh: tuple[int, int] | None = None
-    """Devices to spread candidates and images over, such as 4 2; default: one device."""
+    mesh: Mesh | None = None
+    """Devices of this process to spread candidates and images over, such as pop=4,data=2; default: one device."""
     threads: int | None = None
     """Threads of the event-driven back-end; default: one a core."""
     explain_plan: bool = False

@@ -9,6 +9,7 @@ import tyro
 
 from jaxsnn.adversarial import Attack, attack_of
 from jaxsnn.errors import UserError
+from jaxsnn.hosts import HostOptions
 from jaxsnn.plan import PlanOptions
 from jaxsnn.presets import preset
 from jaxsnn.search import LEADERS
@@ -18,7 +19,7 @@ PresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavi
 
 
 @dataclass(frozen=True)
-class OptimizeConfig(PlanOptions):
+class OptimizeConfig(HostOptions, PlanOptions):
     """Search the thresholds of a converted spiking network with differential evolution.
 
     Without arguments: the embedded network on the embedded CIFAR-10 images, in about a minute and a half on two
@@ -143,7 +144,8 @@ MOST = 10_000
 """Candidates, and timesteps: what a configuration declares is allocated."""
 MOVABLE = ("weights", "data_dir", "rows", "memory_limit", "mesh", "threads", "checkpoint_every")
 """Settings that say where and how, never what: they may change when a run is gone on with."""
-NOT_RECORDED = ("out", "resume", "explain_plan", "debug")
+HOSTS = tuple(field.name for field in fields(HostOptions))
+NOT_RECORDED = ("out", "resume", "explain_plan", "debug", *HOSTS)
 """Options that are no part of a run's configuration."""
 
 

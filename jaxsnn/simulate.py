@@ -1,7 +1,8 @@
 """The population simulator: P candidates x B images x T timesteps, counted, in one compiled scan.
 
 The contract (everything later stands on it): ``observe(snn, genes, images, labels, timesteps, ...)`` returns
-``Observables``, counts that add up exactly over chunks of images.
+``Observables``, counts that add up exactly over chunks of images. Where several processes run together
+(``jaxsnn.hosts``), all call it alike, each simulates its share of the images, and all get the same answer.
 """
 
 import functools
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn import events, xla
+from jaxsnn import events, hosts, xla
 from jaxsnn.errors import UserError
 from jaxsnn.network import Network
 from jaxsnn.plan import Plan
@@ -77,8 +78,7 @@ def observe(
     Raises:
         UserError: thresholds that are not positive, wrong shapes, no images or no timesteps.
     """
-    chunks = _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=False)
-    return functools.reduce(Observables.__add__, (observed for observed, _ in chunks))
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=False)[0]
 
 
 def observe_images(
@@ -92,9 +92,7 @@ def observe_images(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Observables, np.ndarray]:
     """Like ``observe``, and whether each image is right at each step: bool (P, B, T)."""
-    chunks = list(_run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=True))
-    right = np.concatenate([right for _, right in chunks], axis=1)
-    return functools.reduce(Observables.__add__, (observed for observed, _ in chunks)), right
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=True)
 
 
 def resolve(plan: Plan, network: Network) -> Plan:
@@ -134,8 +132,10 @@ def _obstacle(plan: Plan, network: Network) -> str | None:
     return events.obstacle(network)
 
 
-def _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
-    """Observables, and right (P, B, T) if ``per_image``, of one chunk of images after the other."""
+def _run(
+    snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image
+) -> tuple[Observables, np.ndarray | None]:
+    """Observables and, if ``per_image``, right (P, B, T), of the images of all processes."""
     check_genes(snn.network, genes)
     if timesteps < 1:
         raise UserError(f"timesteps is {timesteps}, expected at least 1")
@@ -144,9 +144,26 @@ def _run_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress,
     genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
     plan = resolve(plan, snn.network)
     chunks = xla.chunks if plan.backend == "xla" else _event_chunks
-    parts = chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress or (lambda n: None), per_image)
-    for correct, right, maps, count in parts:
-        yield _count(snn.network, correct, maps, count), right
+    candidates, layers = genes.threshold.shape
+    mine = hosts.share(len(images))
+    # a process whose share is empty still has something to add up
+    none = np.zeros((candidates, layers), np.int64)
+    parts = [Observables(np.zeros((candidates, timesteps), np.int64), 0, none, none)]
+    answers = [np.zeros((candidates, 0, timesteps), bool)]
+
+    def advance(count: int) -> None:
+        if progress:  # the others are about as far
+            progress(round(count * len(images) / len(labels[mine])))
+
+    for correct, right, maps, count in chunks(
+        snn, genes, images[mine], labels[mine], timesteps, dynamics, plan, advance, per_image
+    ):
+        parts.append(_count(snn.network, correct, maps, count))
+        answers.append(right)
+    sums = functools.reduce(Observables.__add__, parts)
+    counted = hosts.total([sums.correct, sums.spikes, sums.synops])
+    observed = Observables(counted[0], len(images), *counted[1:])
+    return observed, hosts.gathered(np.concatenate(answers, 1)) if per_image else None
 
 
 def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):

@@ -96,7 +96,7 @@ def make_mesh(sides: tuple[int, int] | None) -> tuple[Mesh | None, int, int]:
     """A mesh over (population, data) and its sides."""
     if sides is None or sides == (1, 1):
         return None, 1, 1
-    devices = jax.devices()
+    devices = jax.local_devices()
     if math.prod(sides) > len(devices):
         raise UserError(
             f"a mesh of {sides[0]} x {sides[1]} needs {math.prod(sides)} devices, but there are {len(devices)}"
@@ -128,10 +128,9 @@ def rows_at_once(
 
 def device_memory() -> int:
     """Bytes that the device lets a program use."""
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
-
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
