@@ -45,6 +45,8 @@ class Plan:
             on a CPU 192.
         group: at most this many candidates do (None: as many as fit), so that the compiled shape does not
             depend on their number.
+        block: timesteps that each layer does at once before the next layer begins, for XLA; 1 is step by step,
+            None as many as make up for few rows on a CPU.
         threads: of the event-driven back-end; None for one a core.
         memory_limit: bytes that the simulation may take on a device; None: 80 % of it, on a CPU what ``rows``
             take.
@@ -55,6 +57,7 @@ class Plan:
     precision: str = "float32"
     rows: int | None = None
     group: int | None = None
+    block: int | None = None
     threads: int | None = None
     memory_limit: int | None = None
     mesh: tuple[int, int] | None = None
@@ -64,7 +67,7 @@ class Plan:
             raise UserError(f"back-end is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
         if self.precision not in PRECISIONS:
             raise UserError(f"precision is {self.precision!r}, expected one of {', '.join(PRECISIONS)}")
-        for name in ("rows", "group", "threads", "memory_limit"):
+        for name in ("rows", "group", "block", "threads", "memory_limit"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name.replace('_', ' ')} is {getattr(self, name)}, expected at least 1")
         if self.mesh is not None and min(self.mesh) < 1:
@@ -81,6 +84,9 @@ class PlanOptions:
     """Of the weights that spikes drive; int8 is integer arithmetic, the same spikes on every device."""
     rows: int | None = None
     """Candidates x images that go through a device at once; default: what its memory allows, on a CPU 192."""
+    block: int | None = None
+    """Timesteps that a layer does at once before the next layer begins, with XLA; 1 is step by step; default: on a
+    CPU as many as make up for few candidates x images."""
     memory_limit: float | None = None
     """Memory in MB that the simulation may take on a device; default: 80 % of the device's, on a CPU no limit."""
     mesh: Mesh | None = None
@@ -98,6 +104,7 @@ class PlanOptions:
             precision=self.precision,
             rows=self.rows,
             group=group,
+            block=self.block,
             threads=self.threads,
             memory_limit=limit,
             mesh=self.mesh,

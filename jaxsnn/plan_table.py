@@ -38,9 +38,11 @@ def print_plan(
         rows = xla.rows_at_once(snn, dynamics, timesteps, False, plan, candidates) * across * along
         group, size = xla.chunk_shape(candidates, images, rows, plan.group, across, along)
         devices = f"{across} x {along} devices" if mesh else "one device"
-        fixed, each = xla.memory(snn, dynamics, timesteps, False, plan.precision, min(candidates, 4))
+        block = xla.block_steps(plan, steps, group * size)
+        order = "step by step over layers" if block == 1 else f"layer by layer over {block} steps"
+        fixed, each = xla.memory(snn, dynamics, timesteps, False, plan.precision, block, min(candidates, 4))
         text = (
-            f"XLA, {plan.precision}, step by step over layers, {devices}; chunks of {group} candidates x {size} "
+            f"XLA, {plan.precision}, {order}, {devices}; chunks of {group} candidates x {size} "
             f"images, about {(fixed + each * group * size / (across * along)) / 1e6:,.0f} MB on a device"
         )
     console.print(text, highlight=False)

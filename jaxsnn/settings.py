@@ -44,7 +44,8 @@ class OptimizeConfig(HostOptions, PlanOptions):
     """Folder of the run; default runs/<preset>-<time>. One that holds this run, unfinished, is gone on with."""
     resume: Path | None = None
     """Go on with the run in this folder, with the settings it was started with; only where and how it computes can
-    be given again: --weights, --data-dir, --rows, --memory-limit, --mesh, --threads, --checkpoint-every."""
+    be given again: --weights, --data-dir, --rows, --block, --memory-limit, --mesh, --threads, --checkpoint-every,
+    and the other processes."""
     checkpoint_every: float = 0.0
     """Seconds between two checkpoints, from which an interrupted run goes on; default: one behind every
     generation."""
@@ -142,7 +143,7 @@ class OptimizeConfig(HostOptions, PlanOptions):
 
 MOST = 10_000
 """Candidates, and timesteps: what a configuration declares is allocated."""
-MOVABLE = ("weights", "data_dir", "rows", "memory_limit", "mesh", "threads", "checkpoint_every")
+MOVABLE = ("weights", "data_dir", "rows", "block", "memory_limit", "mesh", "threads", "checkpoint_every")
 """Settings that say where and how, never what: they may change when a run is gone on with."""
 HOSTS = tuple(field.name for field in fields(HostOptions))
 NOT_RECORDED = ("out", "resume", "explain_plan", "debug", *HOSTS)

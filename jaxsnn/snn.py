@@ -181,6 +181,44 @@ def snn_step(
     return State(membranes, state.scores + drive), spikes
 
 
+def snn_block(
+    network: Network, dynamics: Dynamics, wiring: Wiring, neurons: Neurons, state: State, steps: int
+) -> tuple[State, list[jax.Array], jax.Array]:
+    """``steps`` of ``snn_step``, layer by layer: each layer does them all before the next begins.
+
+    Only the neurons go step by step: a layer's linear map sees the spikes of all steps as one batch, which fills a
+    device where there are few images.
+
+    Returns:
+        the new state, the spikes (steps, B, *shape) of each spiking layer, and the scores (steps, B, classes).
+    """
+    membranes, spikes = [], []
+    for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
+        drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
+        for gain, (source, linear) in zip(neurons.gains[index], maps):
+            sums = linear(spikes[source].reshape(-1, *spikes[source].shape[2:]))
+            drive = drive + gain * sums.reshape(steps, -1, *sums.shape[1:])
+        held = state.scores if index == len(network.spiking) else state.membranes[index]
+        drive = jnp.broadcast_to(drive, (steps, *held.shape))
+        if index == len(network.spiking):
+            break
+        leak = None if neurons.leaks is None else neurons.leaks[index]
+        theta = neurons.thresholds[index]
+
+        def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
+            return if_step(v, drive, theta, leak, dynamics.comparison)
+
+        v, fired = jax.lax.scan(one, held, drive)
+        membranes.append(v)
+        spikes.append(fired.astype(jnp.float32))
+
+    def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return scores + drive, scores + drive
+
+    scores, curve = jax.lax.scan(add, held, drive)
+    return State(membranes, scores), spikes, curve
+
+
 def check_genes(network: Network, genes: Genes) -> None:
     """Raise ``UserError`` where genes do not fit the network or the neuron."""
     layers = len(network.spiking)

@@ -18,6 +18,12 @@ from jaxsnn.synops import fan_out
 from networks import BACKENDS, NETWORKS, dyadic_images, dyadic_snn, dyadic_thresholds
 
 T = 12
+PLANS = [
+    Plan(backend="xla", block=1),
+    Plan(backend="xla", block=5),
+    pytest.param(Plan(backend="events"), marks=BACKENDS[1].marks),
+]
+"""Step by step, layer by layer, and event-driven."""
 
 
 @pytest.mark.parametrize("comparison", [">", ">="])
@@ -34,17 +40,17 @@ def test_membranes_and_spikes_equal_the_reference_bit_for_bit(name, comparison):
     np.testing.assert_array_equal(scores[0], expected[2])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.backend + str(plan.block or ""))
 @pytest.mark.parametrize("comparison", [">", ">="])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison, backend):
+def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison, plan):
     """The simulator runs without delay and shifts; the reference runs eq. 1-2 with the old membrane."""
     snn, images = dyadic_snn(name), dyadic_images(6)
     theta = dyadic_thresholds(len(snn.network.spiking), 2)
     labels = np.arange(6) % 3
     total = T + snn.network.delay
     dynamics = Dynamics(comparison, "layer")
-    observed = observe(snn, Genes(theta), images, labels, total, dynamics, Plan(backend=backend))
+    observed = observe(snn, Genes(theta), images, labels, total, dynamics, plan)
     for candidate in range(2):
         _, spikes, scores = reference.simulate(
             snn, theta[candidate], images, total, comparison, "layer", x=images.astype(float)
@@ -58,16 +64,16 @@ def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison, backend):
             assert observed.spikes[candidate, layer] == arriving.sum()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.backend + str(plan.block or ""))
 @pytest.mark.parametrize("delay", ["layer", "none"])
-def test_leak_and_initial_membrane_equal_the_reference(delay, backend):
+def test_leak_and_initial_membrane_equal_the_reference(delay, plan):
     """v0 = 1/2 and leak = 1/2 keep every number dyadic over a few steps."""
     snn, images = dyadic_snn("bias"), dyadic_images(4)
     layers = len(snn.network.spiking)
     theta, v0, leak = dyadic_thresholds(layers), np.full((1, layers), 0.5), np.full((1, layers), 0.5)
     labels = np.arange(4) % 3
     total = 6 + (snn.network.delay if delay == "layer" else 0)
-    genes, plan = Genes(theta, v0, leak), Plan(backend=backend)
+    genes = Genes(theta, v0, leak)
     observed = observe(snn, genes, images, labels, total, Dynamics(delay=delay), plan)
     _, spikes, scores = reference.simulate(
         snn, theta[0], images, total, ">", delay, v0[0], leak[0], x=images.astype(float)
@@ -141,11 +147,12 @@ def test_a_second_generation_of_the_same_shapes_does_not_compile():
     assert xla.simulate._cache_size() == before
 
 
-def test_no_convolution_is_grouped_by_the_population():
+@pytest.mark.parametrize("block", [1, 4])
+def test_no_convolution_is_grouped_by_the_population(block):
     """Thresholds stay out of the weights, so vmap folds candidates into the batch."""
     snn, images = dyadic_snn("pool_after"), dyadic_images(6)
     genes = Genes(dyadic_thresholds(3, 4))
-    arguments = (snn.network, Dynamics(), 9, False, "float32", None, snn.params, genes)
+    arguments = (snn.network, Dynamics(), 9, False, "float32", None, block, snn.params, genes)
     text = xla.simulate.lower(*arguments, images, np.zeros(6, int), np.ones(6, bool)).as_text()
     assert "feature_group_count = 1" in text and "batch_group_count = 1" in text
     assert not set(re.findall(r"(?:feature|batch)_group_count = (\d+)", text)) - {"1"}

@@ -25,7 +25,7 @@ def case():
 def test_the_memory_limit_sets_the_chunk_and_is_kept(case):
     """The chunk that is planned from two compiled programs stays within the limit when it is compiled itself."""
     snn, genes, images, labels = case
-    fixed, each = xla.memory(snn, Dynamics(), 12, False, "float32", 4)
+    fixed, each = xla.memory(snn, Dynamics(), 12, False, "float32", 1, 4)
     limit = int(fixed + 40 * each)
     plan = Plan(backend="xla", memory_limit=limit)
     rows = xla.rows_at_once(snn, Dynamics(), 12, False, plan, 6)
@@ -36,7 +36,7 @@ def test_the_memory_limit_sets_the_chunk_and_is_kept(case):
         for part, kind in (((8, 8, 2), np.uint8), ((), np.int32), ((), bool))
     ]
     few = Genes(genes.threshold[:group].astype(np.float32))
-    lowered = xla.simulate.lower(snn.network, Dynamics(), 12, False, "float32", None, snn.params, few, *shapes)
+    lowered = xla.simulate.lower(snn.network, Dynamics(), 12, False, "float32", None, 1, snn.params, few, *shapes)
     used = lowered.compile().memory_analysis()
     assert used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes <= limit
     found = observe(snn, genes, images, labels, 12, plan=plan)
@@ -55,19 +55,25 @@ def test_a_limit_below_one_image_is_refused_with_the_numbers(case, backend):
 def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
     snn, genes, images, labels = case
     whole = observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"))
-    real, done = xla.simulate, []
+    real, done, calls = xla.simulate, [], {True: 0, False: 0}
 
     def small(*arguments):
-        if len(arguments[-1]) * len(arguments[-4].threshold) > 40:
+        fits = len(arguments[-1]) * len(arguments[-4].threshold) <= 40
+        calls[fits] += 1
+        if not fits:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return real(*arguments)
 
     monkeypatch.setattr(xla, "simulate", small)
-    with pytest.warns(UserWarning, match="out of memory: 192 rows at once become 96"):
+    monkeypatch.setattr(xla, "_held", {})
+    with pytest.warns(UserWarning, match="out of memory: going on with fewer"):
         parts = observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"), progress=done.append)
     np.testing.assert_array_equal(parts.correct, whole.correct)
     np.testing.assert_array_equal(parts.spikes, whole.spikes)
     assert sum(done) == 6 * 20
+    failures = calls[False]
+    observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"))
+    assert failures > 0 and calls[False] == failures  # the next call knows
 
     def none(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
