@@ -1,18 +1,7 @@
 """The search against backpropagation through time: the paper's Fig. 4 and Fig. 5.
 
-    python -m benchmarks.bptt --part accuracy     # Fig. 4 on the embedded network, about 6 minutes on two cores
-    python -m benchmarks.bptt --part memory       # Fig. 5, about 6 minutes on two cores
-
-Fig. 4: Acc(t) on the same test images of the converted network, of the search, of BPTT from the same start, of
-BPTT with few timesteps, and of a search behind BPTT. Each command runs in a process of its own, whose peak memory
-is taken; a run that is there already is read.
-
-Fig. 5: VGG15 at 224 x 224. Memory is what XLA plans for the compiled step (arguments, results, temporaries) on
-this device; nothing is run at that size. Each T gets the largest batch with which BPTT fits into ``--memory``, and
-the search simulates one candidate on the same batch. Time is eq. 19, tau x training cost x D_train / B, with
-eq. 17's cost for the search and 20 epochs for BPTT. Tau is measured on a smaller image and carried over by the
-number of multiply-accumulates, unless ``--measure full`` runs the real thing. Images are synthetic and weights
-random: neither changes memory or time.
+python -m benchmarks.bptt --part accuracy     # Fig. 4 on the embedded network, about 4 minutes on two cores
+python -m benchmarks.bptt --part memory       # Fig. 5, about 3 minutes on two cores
 """
 
 import json
@@ -29,19 +18,20 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import tyro
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import data
 from benchmarks.problem import macs, random_params
-from jaxsnn import figures, runfolder, xla
+from jaxsnn import command, figures, runfolder, xla
 from jaxsnn.architectures import architecture
 from jaxsnn.codec import Codec
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import describe_device
 from jaxsnn.finetune import Unrolling, make_optimizer, make_step, step_bytes
 from jaxsnn.latency import latency
+from jaxsnn.linear import MATRIX_POSITIONS
 from jaxsnn.network import Network, shapes_of
 from jaxsnn.objective import Objective
 from jaxsnn.optimize import generations
@@ -65,7 +55,21 @@ PAPER = (
 
 @dataclass(frozen=True)
 class Config:
-    """The search of thresholds against fine-tuning by BPTT: accuracy (Fig. 4), memory and time (Fig. 5)."""
+    """The search of thresholds against fine-tuning by BPTT: accuracy (Fig. 4), memory and time (Fig. 5).
+
+    Fig. 4: Acc(t) on the same test images of the converted network, of the search, of BPTT from the same start, of
+    BPTT with few timesteps, and of a search behind BPTT, whose cost includes that BPTT's. Each command runs in a
+    process of its own; a run that is there already is read. Images are those that were simulated, each as often as
+    it was; image steps add one for each pass of the clipped ANN, which the search's cost takes beside them. Peak
+    memory is the process's, Python and JAX included, before it comes to the test images where the run says so.
+
+    Fig. 5: VGG15 at 224 x 224. Memory is what XLA plans for the compiled step (arguments, results, temporaries) on
+    this device; nothing is run at that size. Each T gets the largest batch with which BPTT fits into --memory, and
+    the search simulates one candidate on the same batch. Time is eq. 19, tau x training cost x D_train / B, with
+    eq. 17's cost for the search and 20 epochs for BPTT. Tau is measured on a smaller image and carried over by the
+    number of multiply-accumulates, unless --measure full runs the real thing. Images are synthetic and weights
+    random: neither changes memory or time.
+    """
 
     part: Literal["both", "accuracy", "memory"] = "both"
     out: Path = Path("runs/bptt")
@@ -81,12 +85,12 @@ class Config:
     population: int | None = None
     generations: int | None = None
     """Of both searches; default: the preset's."""
-    epochs: int = 3
+    epochs: int = 2
     """Epochs of each BPTT run."""
     batch: int = 50
     images: int = 2000
     """Training images of each BPTT run."""
-    timesteps: int = 26
+    timesteps: int = 42
     """T of BPTT, layer delay included; the short run trains with 8 steps and the delay."""
 
     memory: float = 16.0
@@ -101,27 +105,48 @@ class Config:
     measure_side: int = 64
     repeats: int = 2
     """Batches that a time is the median of."""
+    debug: bool = False
+    """Show where an error came from."""
+
+
+def check(config: Config) -> None:
+    """Raise ``UserError`` for settings that cannot be; those of the runs are checked by their commands."""
+    for name in ("side", "classes", "measure_side", "repeats"):
+        if getattr(config, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 1")
+    if not 0 < config.memory < float("inf"):
+        raise UserError(f"--memory is {config.memory}, expected above 0 and finite")
+    if not config.unrolled or min(config.unrolled) < 1:
+        raise UserError("--unrolled needs numbers of timesteps, each at least 1")
 
 
 def run_apart(out: Path, name: str, module: str, arguments: Sequence[str]) -> dict:
-    """Run a command in a process of its own; its results.json with that process's peak memory, in bytes."""
+    """Run a command in a process of its own; its results.json with that process's peak memory, in bytes.
+
+    Linux counts what this process holds at its start as the other's too: large data is loaded afterwards.
+    """
     folder, record = out / name, out / f"{name}.process.json"
-    command = [module, *arguments]
+    called = [module, *arguments]
     if not (record.exists() and (folder / "results.json").exists()):
+        if (folder / "results.json").exists():
+            raise UserError(f"{folder} holds a run that was not made here: delete it, or choose another --out")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        child = subprocess.Popen([sys.executable, "-m", *command, "--out", str(folder)])
+        child = subprocess.Popen([sys.executable, "-m", *called, "--out", str(folder)])
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
-            raise UserError(f"python -m {' '.join(command)} ended with exit code {child.returncode}")
+            raise UserError(f"python -m {' '.join(called)} ended with exit code {child.returncode}")
         scale = 1 if sys.platform == "darwin" else 1024
-        runfolder.write_json(record, {"command": command, "peak_rss": usage.ru_maxrss * scale})
+        runfolder.write_json(record, {"command": called, "peak_rss": usage.ru_maxrss * scale})
     held = runfolder.read_json(record)
-    if held["command"] != command:
+    if held["command"] != called:
         raise UserError(
             f"{folder} holds a run with other settings: delete it and {record}, or choose another --out"
         )
-    return runfolder.read_json(folder / "results.json") | {"peak_rss": held["peak_rss"]}
+    results = runfolder.read_json(folder / "results.json")
+    if results["stopped_early"]:
+        raise UserError(f"{folder} holds a run that was stopped early: delete it and {record}")
+    return results | {"peak_rss": held["peak_rss"]}
 
 
 class Centred(Calibration):
@@ -134,14 +159,21 @@ class Centred(Calibration):
         return self.maxima
 
 
-def search_behind(config: Config, folder: Path, test: data.Dataset) -> dict:
-    """The default search around the thresholds of a fine-tuned run, on its weights; a row of the table."""
+def search_behind(config: Config, folder: Path, train: data.Dataset, test: data.Dataset) -> dict:
+    """The default search around the thresholds of a fine-tuned run, on its weights.
+
+    Returns:
+        accuracy (on test images), image_evaluations, limit_passes, timesteps (without layer delay), seconds, and
+        the thresholds.
+    """
     started = time.perf_counter()
     found = runfolder.read_thresholds(folder)
     snn, _ = load_snn(folder / "weights.safetensors")
-    settings = OptimizeConfig(data=config.data, data_dir=config.data_dir, delay=found["delay"])
+    dynamics = Dynamics(found["comparison"], found["delay"])
+    settings = OptimizeConfig(
+        data=config.data, data_dir=config.data_dir, comparison=dynamics.comparison, delay=dynamics.delay
+    )
     settings = resolve(replace(settings, population=config.population, generations=config.generations))
-    train = data.load(config.data, "train", config.data_dir)
     codec = Codec(Centred(found["thresholds"]), std=settings.std, low=settings.low, high=settings.high)
     objective = Objective(settings, snn, train)
     last = None
@@ -155,35 +187,66 @@ def search_behind(config: Config, folder: Path, test: data.Dataset) -> dict:
         images += len(leaders) * len(indices)
     seconds = time.perf_counter() - started
     genes = codec.decode(leaders[0].vector[None])
-    dynamics = Dynamics(found["comparison"], found["delay"])
     observed = observe(snn, genes, test.images, test.labels, config.test_timesteps, dynamics)
     return {
-        "name": "search after BPTT",
         "accuracy": observed.accuracy[0].tolist(),
         "image_evaluations": images,
+        "limit_passes": objective.limit_passes,
         "timesteps": settings.timesteps - dynamics.silent_steps(snn.network),
         "seconds": seconds,
-        "peak_rss": None,
-        "step_bytes": None,
         "thresholds": genes.threshold[0].tolist(),
     }
 
 
+def behind_once(config: Config, folder: Path, train: data.Dataset, test: data.Dataset) -> dict:
+    """``search_behind``, or what it found before for the same run, images and settings."""
+    path = config.out / "behind.json"
+    settings = {
+        "weights_sha256": runfolder.read_thresholds(folder)["weights_sha256"],
+        "train_sha256": train.content_hash(),
+        "test_sha256": test.content_hash(),
+        "test_timesteps": config.test_timesteps,
+        "population": config.population,
+        "generations": config.generations,
+    }
+    if not path.exists():
+        runfolder.write_json(path, search_behind(config, folder, train, test) | {"settings": settings})
+    found = runfolder.read_json(path)
+    if found.get("settings") != settings:
+        raise UserError(f"{path} is of other runs or settings: delete it, or choose another --out")
+    return found
+
+
+def find_search(config: Config, common: Sequence[str]) -> tuple[dict, int]:
+    """Results of the search that is compared with, and its timesteps, layer delay included."""
+    if config.search is None:
+        sizes = [(f"--{name}", getattr(config, name)) for name in ("population", "generations")]
+        given = [str(part) for flag, value in sizes if value is not None for part in (flag, value)]
+        results, folder = (
+            run_apart(config.out, "search", "jaxsnn.optimize", [*common, *given]),
+            config.out / "search",
+        )
+    else:
+        folder = config.search
+        results = runfolder.read_json(folder / "results.json") | {"peak_rss": None}
+    settings = runfolder.read_json(folder / "config.json")
+    if "population" not in settings or "nfe" not in results:
+        raise UserError(f"{folder} is no finished run of jaxsnn.optimize: give another as --search")
+    if results["timesteps"] != config.test_timesteps:
+        raise UserError(
+            f"{folder} was tested for {results['timesteps']} timesteps: give it as --test-timesteps, or another "
+            "--search"
+        )
+    return results, settings["timesteps"]
+
+
 def accuracy_rows(config: Config) -> dict:
     """Fig. 4: a row for each method, on the same test images."""
-    train = data.load(config.data, "train", config.data_dir)
-    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
     common = ["--data", config.data, "--test-timesteps", str(config.test_timesteps)]
     for name in ("data_dir", "weights", "test_images"):
         if getattr(config, name) is not None:
             common += [f"--{name.replace('_', '-')}", str(getattr(config, name))]
-    if config.search is None:
-        sizes = [(f"--{name}", getattr(config, name)) for name in ("population", "generations")]
-        given = [str(part) for flag, value in sizes if value is not None for part in (flag, value)]
-        search = run_apart(config.out, "search", "jaxsnn.optimize", [*common, *given])
-        searched = config.out / "search"
-    else:
-        searched, search = config.search, runfolder.read_json(config.search / "results.json") | {"peak_rss": None}
+    search, search_timesteps = find_search(config, common)
     delay = search["delay_steps"] if search["delay"] == "layer" else 0
     bptt = [*common, "--epochs", str(config.epochs), "--batch", str(config.batch), "--images", str(config.images)]
     bptt += ["--delay", search["delay"]]
@@ -193,47 +256,58 @@ def accuracy_rows(config: Config) -> dict:
     short = run_apart(
         config.out, "bptt-short", "jaxsnn.finetune", [*short, "--neuron-rate", "0.03", "--scale", "1"]
     )
+    train = data.load(config.data, "train", config.data_dir)
+    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    for results in (search, long, short):
+        if (results["test_sha256"], results["delay"]) != (test.content_hash(), search["delay"]):
+            raise UserError("the runs differ in test images or delay: delete them or choose another --out")
+        if results["baseline"]["thresholds"] != search["baseline"]["thresholds"]:
+            raise UserError("the runs do not start from the same thresholds: give the same --weights and --data")
+    behind = behind_once(config, config.out / "bptt", train, test)
 
-    def row(name: str, results: dict, timesteps: int | None) -> dict:
+    def row(name: str, results: dict, timesteps: int) -> dict:
+        images = round(results["training_cost_epochs"] * len(train))
         return {
             "name": name,
             "accuracy": results["optimized"]["accuracy"],
-            "image_evaluations": round(results["training_cost_epochs"] * len(train)),
-            "timesteps": timesteps,
+            "image_evaluations": images,
+            "image_steps": images * timesteps + results.get("limit_passes", 0),
             "seconds": results["search_seconds"],
-            "peak_rss": results["peak_rss"],
-            "step_bytes": results.get("step_bytes"),
+            "peak_bytes": results.get("peak_bytes", results["peak_rss"]),
         }
 
-    start = {"name": f"{search['baseline']['percentile']:g} percentile", "image_evaluations": 0, "timesteps": None}
-    start |= {"accuracy": search["baseline"]["accuracy"], "seconds": 0.0, "peak_rss": None, "step_bytes": None}
-    behind = config.out / "behind.json"
-    if not behind.exists():
-        runfolder.write_json(behind, search_behind(config, config.out / "bptt", test))
-    rows = [
-        start,
-        row("search", search, runfolder.read_json(searched / "config.json")["timesteps"] - delay),
-        row(f"BPTT, T = {long['train_timesteps']}", long, long["train_timesteps"]),
-        row("BPTT, T = 8, with v0", short, 8),
-        runfolder.read_json(behind),
-    ]
-    for results in (search, long, short):
-        if (results["test_sha256"], results["delay"]) != (test.content_hash(), search["delay"]) or len(
-            results["optimized"]["accuracy"]
-        ) != config.test_timesteps:
-            raise UserError(
-                "the runs differ in test images, timesteps or delay: delete them or choose another --out"
-            )
-    for other in (long, short):
-        if other["baseline"]["thresholds"] != search["baseline"]["thresholds"]:
-            raise UserError("the runs do not start from the same thresholds: give the same --weights and --data")
+    start = {
+        "name": f"{search['baseline']['percentile']:g} percentile",
+        "accuracy": search["baseline"]["accuracy"],
+        "image_evaluations": 0,
+        "image_steps": 0,
+        "seconds": 0.0,
+        "peak_bytes": None,
+    }
+    first = row(f"BPTT, T = {long['train_timesteps']}", long, long["train_timesteps"])
+    second = {
+        "name": "search after BPTT",
+        "accuracy": behind["accuracy"],
+        "image_evaluations": first["image_evaluations"] + behind["image_evaluations"],
+        "image_steps": first["image_steps"]
+        + behind["image_evaluations"] * behind["timesteps"]
+        + behind["limit_passes"],
+        "seconds": first["seconds"] + behind["seconds"],
+        "peak_bytes": None,
+    }
     return {
         "device": describe_device(),
         "test_images": len(test),
         "delay": search["delay"],
         "delay_steps": delay,
         "ann_accuracy": search["ann_accuracy"],
-        "rows": rows,
+        "rows": [
+            start,
+            row("search", search, search_timesteps - delay),
+            first,
+            row("BPTT, T = 8, with v0", short, short["train_timesteps"]),
+            second,
+        ],
     }
 
 
@@ -241,7 +315,8 @@ def accuracy_tables(report: dict) -> tuple[Table, Table]:
     """Fig. 4 in numbers: how accurate, and at what cost."""
     delay, ann = report["delay_steps"], report["ann_accuracy"]
     title = f"{report['test_images']:,} test images, ANN {100 * ann:.2f} %; t without layer delay"
-    accuracy, cost = Table(title=title), Table()
+    shape = {"box": box.SIMPLE, "pad_edge": False, "padding": (0, 1, 0, 0)}  # fits 80 columns
+    accuracy, cost = Table(title=title, **shape), Table(**shape)
     steps = [t for t in (4, 8, 16, 24, 32, 48) if t + delay <= len(report["rows"][0]["accuracy"])]
     accuracy.add_column("accuracy [%]", no_wrap=True)
     for heading in (*(f"t={t}" for t in steps), "end", "to ANN-2"):
@@ -260,9 +335,9 @@ def accuracy_tables(report: dict) -> tuple[Table, Table]:
             cost.add_row(
                 row["name"],
                 f"{row['image_evaluations']:,}",
-                f"{row['image_evaluations'] * row['timesteps'] / 1e6:.2f}",
+                f"{row['image_steps'] / 1e6:.2f}",
                 f"{row['seconds']:.0f}",
-                f"{row['peak_rss'] / 1e6:,.0f}" if row["peak_rss"] else "",
+                f"{row['peak_bytes'] / 1e6:,.0f}" if row["peak_bytes"] else "",
             )
     return accuracy, cost
 
@@ -274,7 +349,7 @@ def accuracy_figure(report: dict, path: Path) -> None:
         figure, axes = plt.subplots(figsize=(7, 4.6))
         for row, color in zip(report["rows"], colors):
             cost = f"{row['image_evaluations']:,} images, {row['seconds']:.0f} s"
-            memory = f", {row['peak_rss'] / 1e6:,.0f} MB" if row["peak_rss"] else ""
+            memory = f", {row['peak_bytes'] / 1e6:,.0f} MB" if row["peak_bytes"] else ""
             label = f"{row['name']}: {cost}{memory}" if row["image_evaluations"] else row["name"]
             steps = np.arange(1, len(row["accuracy"]) + 1)
             axes.plot(steps, 100 * np.array(row["accuracy"]), color=color, label=label)
@@ -326,7 +401,7 @@ def compiled_bptt(network: Network, timesteps: int, batch: int, checkpoint: bool
 
 def compiled_search(network: Network, timesteps: int, batch: int):
     """The compiled simulation of one candidate."""
-    fixed = (network, Dynamics(delay="none"), timesteps, False, "float32", None)
+    fixed = (network, Dynamics(delay="none"), timesteps, False, "float32", None, 1)
     return xla.simulate.lower(*fixed, *shapes(search_inputs, network, batch)).compile()
 
 
@@ -407,7 +482,7 @@ def memory_rows(config: Config, console: Console) -> dict:
                 measured[full, images, steps] = batch_seconds(which, steps, images, config.repeats)
             pair = measured[full, images, steps]
             work = [
-                n * t * macs(net, fold=True, first=False)
+                n * t * macs(net, fold=True, first=False, matrix_positions=MATRIX_POSITIONS)
                 for net, n, t in ((network, shown, timesteps), (which, images, steps))
             ]
             row["extrapolated"] = not full
@@ -499,6 +574,7 @@ def memory_figure(report: dict, path: Path) -> None:
 
 def main(config: Config) -> None:
     """Run the parts asked for, print their tables and write bptt.json and the figures."""
+    check(config)
     console = Console()
     parts = ("accuracy", "memory") if config.part == "both" else (config.part,)
     config.out.mkdir(parents=True, exist_ok=True)
@@ -506,15 +582,16 @@ def main(config: Config) -> None:
     report = runfolder.read_json(path) if path.exists() else {}
     if "accuracy" in parts:
         report["accuracy"] = accuracy_rows(config)
+        runfolder.write_json(path, report)
         console.print(*accuracy_tables(report["accuracy"]), sep="\n")
         accuracy_figure(report["accuracy"], config.out / "accuracy.png")
     if "memory" in parts:
         report["memory"] = memory_rows(config, console)
         console.print(memory_table(report["memory"]))
         memory_figure(report["memory"], config.out / "memory.png")
-    runfolder.write_json(path, report)
+        runfolder.write_json(path, report)
     console.print(f"-> {config.out}", highlight=False)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m benchmarks.bptt", description=__doc__))
+    command.main(Config, main, "benchmarks.bptt")

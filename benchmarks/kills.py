@@ -43,7 +43,7 @@ SEARCH = OptimizeConfig(
     precision="int8",
     threads=1,
 )
-TIMINGS = ("seconds", "search_seconds", "versions", "device")
+TIMINGS = ("seconds", "search_seconds", "peak_bytes", "versions", "device")
 """What differs from one run to the next."""
 
 

@@ -16,7 +16,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
 from jaxsnn.plan import PlanOptions
 from jaxsnn.plan_table import print_plan
-from jaxsnn.pretrained import load_snn
+from jaxsnn.pretrained import load_named
 from jaxsnn.report import comparison_table
 from jaxsnn.runfolder import genes_to_json
 from jaxsnn.search import subsets
@@ -71,18 +71,9 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
     found = runfolder.read_thresholds(config.run)
-    named = found.get("weights")
-    weights = config.weights or (Path(named) if isinstance(named, str) else None)
     test = data.load(config.data, "test", config.data_dir, limit=config.images)
-    network = config.network or (None if config.weights else found.get("architecture"))
-    if not isinstance(network, str | None):
-        raise UserError(f"{config.run}: architecture is {network!r}, expected a name or a file")
-    snn, sha256 = load_snn(weights, network, test.images.shape[1:], console.out)
-    if config.weights is None and found.get("weights_sha256") not in (None, sha256):
-        raise UserError(
-            f"{weights or 'the embedded network'} is not the file that {config.run} was made with: its sha256 is "
-            f"{sha256}, expected {found['weights_sha256']}; give the right one as --weights"
-        )
+    shape = test.images.shape[1:]
+    snn, sha256 = load_named(found, config.run, config.weights, config.network, shape, console.out)
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     layers = len(snn.network.spiking)
     for key in runfolder.GENES:

@@ -1,33 +1,30 @@
 """Fine-tune a converted network by backpropagation through time: python -m jaxsnn.finetune"""
 
 import functools
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import data
-from jaxsnn import command, runfolder, surrogate
+from jaxsnn import command, runfolder, surrogate, xla
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import ann_right, check_data, comparison, describe_device, versions
 from jaxsnn.network import Network
 from jaxsnn.plan import Plan
-from jaxsnn.pretrained import load_snn
+from jaxsnn.pretrained import load_named, load_snn
 from jaxsnn.report import comparison_table
 from jaxsnn.runfolder import genes_to_json
 from jaxsnn.search import subsets
-from jaxsnn.settings import Preset, PresetFloat
+from jaxsnn.settings import MOST, Preset, to_record
 from jaxsnn.simulate import observe_images
 from jaxsnn.snn import SNN, Dynamics, Genes, check_genes
 from jaxsnn.surrogate import surrogate_scores
@@ -39,10 +36,9 @@ TRAINABLE = ("weights", "thresholds", "leak", "v0")
 BOUNDS = {"thresholds": (0.05, 20.0), "leak": (0.01, 1.0), "v0": (0.0, 0.99)}
 """Where the neurons' parts are held; thresholds are relative to where they started."""
 PRESETS = {
-    # at gamma 0.15 hardly a gradient comes through the ten layers of the embedded network within a few steps
-    "demo": {"epochs": 3, "timesteps": 26, "images": 2000, "batch": 50, "test_timesteps": 60, "scale": 0.5},
+    "demo": {"epochs": 2, "timesteps": 42, "images": 2000, "batch": 50, "test_timesteps": 60},
     # Section V.C; the paper leaves out the optimiser, its rate, the batch and the loss
-    "paper": {"epochs": 25, "timesteps": 70, "images": None, "batch": 64, "test_timesteps": 100, "scale": 0.15},
+    "paper": {"epochs": 25, "timesteps": 70, "images": None, "batch": 64, "test_timesteps": 100},
 }
 
 
@@ -51,9 +47,9 @@ class FinetuneConfig:
     """Fine-tune a converted spiking network by backpropagation through time.
 
     The rival of jaxsnn.optimize: gradients instead of a search, through the surrogate of eq. 18. Without
-    arguments: the embedded network and images, in a few minutes on two cores. The result is a table, and a folder
-    with the weights and thresholds, which jaxsnn.evaluate reads. Ctrl-C stops after the current step and still
-    reports.
+    arguments: the embedded network and images, in about a minute and a half on two cores. The result is a table,
+    and a folder with the weights and thresholds, which jaxsnn.evaluate reads and which are saved behind every
+    epoch. Ctrl-C stops after the current step and still reports.
     """
 
     preset: str = "demo"
@@ -77,7 +73,7 @@ class FinetuneConfig:
     epochs: Preset = None
     batch: Preset = None
     images: Preset = None
-    """Training images; the paper preset takes all."""
+    """Training images, at most as many as there are; the paper preset takes all."""
     augment: bool = False
     """Random crops and flips of the training images."""
     timesteps: Preset = None
@@ -90,12 +86,14 @@ class FinetuneConfig:
     """The same for thresholds (relative to where they start), leaks and v0."""
     surrogate: str = "triangle"
     """Derivative of a spike: triangle (eq. 18), arctan or sigmoid."""
-    scale: PresetFloat = None
-    """Factor on that derivative: gamma of eq. 18."""
+    scale: float = 0.15
+    """Factor on that derivative: gamma of eq. 18. Within few steps, little of the gradient comes through many
+    layers at 0.15: training at T = 8 needs about 1."""
     checkpoint: bool = False
     """Keep only every few steps for the way back and compute those between again: less memory, more time."""
     truncate: int | None = None
-    """Let gradients reach back over windows of so many steps only; saves memory together with --checkpoint."""
+    """Let gradients reach back over windows of so many steps only, layer delay not counted; saves memory together
+    with --checkpoint."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the maps that carry spikes, in training; the test is in float32."""
 
@@ -143,6 +141,9 @@ def resolve(config: FinetuneConfig) -> FinetuneConfig:
     for name, low in (least | {"rows": 1, "images": 1, "test_images": 1}).items():
         if getattr(config, name) is not None and getattr(config, name) < low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    for name in ("timesteps", "test_timesteps"):
+        if getattr(config, name) > MOST:
+            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at most {MOST}")
     for name in ("learning_rate", "neuron_rate"):
         if not 0 < getattr(config, name) < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected above 0 and finite")
@@ -216,8 +217,8 @@ def genes_of(parts: dict, start: jax.Array) -> Genes:
     return Genes(parts["thresholds"] * start, parts["v0"], parts["leak"])
 
 
-def make_optimizer(trained: dict, learning_rate: float, neuron_rate: float, steps: int):
-    """Adam for ``trained`` parts, with a rate for the weights and one for what neurons are made of."""
+def make_optimizer(trained: Iterable[str], learning_rate: float, neuron_rate: float, steps: int):
+    """Adam for the parts called ``trained``, with a rate for the weights and one for what neurons are made of."""
     rates = {"weights": learning_rate, "neurons": neuron_rate}
     # surrogate gradients shrink from layer to layer, far below Adam's usual epsilon
     kinds = {kind: optax.adam(optax.cosine_decay_schedule(rate, steps), eps=1e-15) for kind, rate in rates.items()}
@@ -258,15 +259,6 @@ def step_bytes(compiled) -> int:
     return held + plan.temp_size_in_bytes
 
 
-def peak_bytes() -> int:
-    """Most memory that this process (on a CPU) or its device has held so far."""
-    stats = jax.devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    # kibibytes, but on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def load_start(config: FinetuneConfig, train: data.Dataset, say: Callable) -> tuple[SNN, str, Genes, Dynamics]:
     """The network to fine-tune, its file's sha256, one candidate's genes (1, L), and the dynamics.
 
@@ -274,15 +266,7 @@ def load_start(config: FinetuneConfig, train: data.Dataset, say: Callable) -> tu
         UserError: thresholds, weights and data that do not fit each other.
     """
     found = {} if config.start is None else runfolder.read_thresholds(config.start)
-    named = found.get("weights")
-    weights = config.weights or (Path(named) if isinstance(named, str) else None)
-    network = config.network or (None if config.weights else found.get("architecture"))
-    snn, sha256 = load_snn(weights, network, train.images.shape[1:], say)
-    if config.weights is None and found.get("weights_sha256") not in (None, sha256):
-        raise UserError(
-            f"{weights or 'the embedded network'} is not the file that {config.start} was made with: its sha256 "
-            f"is {sha256}, expected {found['weights_sha256']}; give the right one as --weights"
-        )
+    snn, sha256 = load_named(found, config.start, config.weights, config.network, train.images.shape[1:], say)
     check_data(snn.network, train.images, len(train.classes), f"{train.name} ({train.split})")
     dynamics = Dynamics(
         config.comparison or found.get("comparison") or ">", config.delay or found.get("delay") or "layer"
@@ -308,22 +292,51 @@ def load_start(config: FinetuneConfig, train: data.Dataset, say: Callable) -> tu
     return snn, sha256, genes, dynamics
 
 
+class Descent(NamedTuple):
+    """A compiled step of gradient descent, and what the first one starts from; see ``make_step``."""
+
+    step: Any
+    trained: dict
+    fixed: dict
+    state: optax.OptState
+    base: jax.Array
+
+
+def make_descent(
+    config: FinetuneConfig, snn: SNN, start: Genes, unrolling: Unrolling, train: data.Dataset, chosen: np.ndarray
+) -> Descent:
+    """The descent from ``start`` on the training images ``chosen``."""
+    parts = parts_of(snn, start)
+    trained = {name: jax.tree.map(jnp.copy, parts[name]) for name in config.train}
+    fixed = {name: part for name, part in parts.items() if name not in trained}
+    steps = config.epochs * (len(chosen) // config.batch)
+    optimizer = make_optimizer(trained, config.learning_rate, config.neuron_rate, steps)
+    state, base = optimizer.init(trained), jnp.asarray(start.threshold[0], jnp.float32)
+    batch = (train.images[chosen[: config.batch]], train.labels[chosen[: config.batch]])
+    step = make_step(snn.network, unrolling, optimizer, config.augment)
+    step = step.lower(trained, fixed, state, base, *batch, jax.random.key(config.seed)).compile()
+    return Descent(step, trained, fixed, state, base)
+
+
 def epochs(
     config: FinetuneConfig,
     train: data.Dataset,
     chosen: np.ndarray,
-    trained: dict,
-    state: optax.OptState,
-    descend: Callable,
+    descent: Descent,
     asked: list,
+    progress: Callable[[float], None],
 ) -> Iterator[tuple[dict, dict]]:
-    """Gradient descent; behind each epoch the trained parts and a row of history.jsonl.
+    """Gradient descent; behind each epoch all parts, trained and fixed, and a row of history.jsonl.
 
     Args:
         chosen: indices of the training images, shuffled anew for every epoch.
-        descend: ``descend(trained, state, images, labels, key) -> (trained, state, loss, images that are right)``.
         asked: not empty when the user wants to stop.
+        progress: called with the loss of each step.
+
+    Raises:
+        UserError: the loss is not finite any more.
     """
+    step, trained, fixed, state, base = descent
     per_epoch, steps = len(chosen) // config.batch, 0
     for epoch in range(config.epochs):
         started = time.perf_counter()
@@ -332,16 +345,21 @@ def epochs(
         losses, right = [], 0
         for index, key in enumerate(keys):
             batch = order[index * config.batch : (index + 1) * config.batch]
-            trained, state, loss, hits = descend(trained, state, train.images[batch], train.labels[batch], key)
+            images, labels = train.images[batch], train.labels[batch]
+            trained, state, loss, hits = step(trained, fixed, state, base, images, labels, key)
             if not np.isfinite(loss):
-                raise UserError(f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate or --neuron-rate")
-            losses.append(loss)
-            right += hits
+                kept = f"; the run's folder holds what epoch {epoch} ended with" if epoch else ""
+                raise UserError(
+                    f"the loss is {float(loss)} in epoch {epoch + 1}: lower --learning-rate or --neuron-rate{kept}"
+                )
+            losses.append(float(loss))
+            right += int(hits)
+            progress(losses[-1])
             if asked:
                 break
         steps += len(losses)
         yield (
-            trained,
+            fixed | trained,
             {
                 "epoch": epoch + 1,
                 "steps": steps,
@@ -366,16 +384,36 @@ def write_tuned(
     genes = genes_of(parts, np.float32(start.threshold[0]))
     unset = Genes(None, *(name not in config.train and getattr(start, name) is None for name in ("v0", "leak")))
     genes = Genes(*(None if off else np.asarray(part, np.float64)[None] for off, part in zip(unset, genes)))
-    thresholds = {
-        "network": snn.network.name,
-        "weights": str(path),
-        "weights_sha256": tuned_sha256,
-        "layers": [layer.name for layer in snn.network.spiking],
-        "comparison": dynamics.comparison,
-        "delay": dynamics.delay,
-    }
-    runfolder.write_json(folder / "thresholds.json", thresholds | genes_to_json(genes))
+    thresholds = runfolder.thresholds_record(snn.network, path, tuned_sha256, genes, dynamics)
+    runfolder.write_json(folder / "thresholds.json", thresholds)
     return tuned, genes
+
+
+def compare_tuned(
+    config: FinetuneConfig,
+    start: tuple[SNN, Genes],
+    tuned: tuple[SNN, Genes],
+    test: data.Dataset,
+    dynamics: Dynamics,
+    progress: Callable[[int], None],
+) -> dict:
+    """The test part of results.json: both networks, each with weights of its own, on all test images, once."""
+    on_test = functools.partial(
+        observe_images,
+        images=test.images,
+        labels=test.labels,
+        timesteps=config.test_timesteps,
+        dynamics=dynamics,
+        plan=Plan(rows=config.rows),
+        progress=progress,
+    )
+    observed, right = zip(on_test(*start), on_test(*tuned))
+    network = start[0].network
+    ann, tuned_ann = (ann_right(network, snn.params, test.images, test.labels) for snn, _ in (start, tuned))
+    tested = comparison(network, ann, [(o, 0) for o in observed], np.concatenate(right), test.labels, dynamics)
+    tested["baseline"] |= ({} if config.start else {"percentile": config.percentile}) | genes_to_json(start[1])
+    tested["optimized"] |= genes_to_json(tuned[1])
+    return tested | {"tuned_ann_accuracy": float(tuned_ann.mean())}
 
 
 def finetune(config: FinetuneConfig) -> dict:
@@ -393,107 +431,72 @@ def finetune(config: FinetuneConfig) -> dict:
     if config.batch > count:
         raise UserError(f"--batch is {config.batch}, but there are only {count} training images")
     chosen = data.balanced(train.labels, count, config.seed, "the training split")
+    planned = config.epochs * (count // config.batch)
 
     folder = config.out or Path("runs") / f"finetune-{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
-    record = {
-        k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items() if k not in ("out", "debug")
-    }
     identity = {"weights_sha256": sha256, "train_sha256": train.content_hash(), "test_sha256": test.content_hash()}
     stamp = {"versions": versions(), "device": describe_device()}
-    runfolder.open_run(folder, runfolder.plain(record | identity) | stamp)
-    console.print(
-        f"[bold]{network.name}[/] on {config.data}: {' and '.join(config.train)} by BPTT, {count} training "
-        f"images, {config.epochs} epochs, {unrolling.timesteps} timesteps without layer delay, on "
-        f"{stamp['device']}",
-        highlight=False,
-    )
-
-    per_epoch = count // config.batch
-    parts = parts_of(snn, start)
-    trained = {name: jax.tree.map(jnp.copy, parts[name]) for name in config.train}
-    fixed = {name: part for name, part in parts.items() if name not in trained}
-    optimizer = make_optimizer(trained, config.learning_rate, config.neuron_rate, config.epochs * per_epoch)
-    state = optimizer.init(trained)
-    base = jnp.asarray(start.threshold[0], jnp.float32)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    rows: list[dict] = []
-    with command.stop_on_interrupt(console, "step") as asked, Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=config.epochs * per_epoch, note="compiling")
-        batch = (train.images[chosen[: config.batch]], train.labels[chosen[: config.batch]])
-        step = make_step(network, unrolling, optimizer, config.augment)
-        step = step.lower(trained, fixed, state, base, *batch, jax.random.key(config.seed)).compile()
-
-        def descend(trained, state, *batch) -> tuple[dict, optax.OptState, float, int]:
-            trained, state, loss, right = step(trained, fixed, state, base, *batch)
-            bar.update(task, advance=1, note=f"loss {float(loss):.3f}")
-            return trained, state, float(loss), int(right)
-
-        for latest, row in epochs(config, train, chosen, trained, state, descend, asked):
-            parts = fixed | latest
-            rows.append(row)
-            runfolder.write_history(folder, rows)
-        steps = rows[-1]["steps"]
-        stopped = steps < config.epochs * per_epoch
-        seconds = time.perf_counter() - started
-        memory = {"step_bytes": step_bytes(step), "peak_bytes": peak_bytes()}
-        tuned, tuned_genes = write_tuned(folder, snn, sha256, start, parts, config, dynamics)
-
-        task = bar.add_task("test", total=2 * len(test), note=f"{len(test)} images, {config.test_timesteps} steps")
-        on_test = functools.partial(
-            observe_images,
-            images=test.images,
-            labels=test.labels,
-            timesteps=config.test_timesteps,
-            dynamics=dynamics,
-            plan=Plan(rows=config.rows),
-            progress=lambda n: bar.update(task, advance=n),
+    runfolder.check_folder(folder)
+    with runfolder.locked(folder):
+        runfolder.open_run(folder, runfolder.plain(to_record(config) | identity) | stamp)
+        console.print(
+            f"[bold]{network.name}[/] on {config.data}: {' and '.join(config.train)} by BPTT, {count} training "
+            f"images, {config.epochs} epochs, {unrolling.timesteps} timesteps without layer delay, on "
+            f"{stamp['device']}",
+            highlight=False,
         )
-        observed, right = zip(on_test(snn, start), on_test(tuned, tuned_genes))
-    ann = ann_right(network, snn.params, test.images, test.labels)
-    tested = comparison(network, ann, [(o, 0) for o in observed], np.concatenate(right), test.labels, dynamics)
-    images = steps * config.batch
-    results = tested | {
-        "method": "bptt",
-        "preset": config.preset,
-        "data": config.data,
-        "seed": config.seed,
-        "network": network.name,
-        "layers": [layer.name for layer in network.spiking],
-        "trained": list(config.train),
-        "tuned_ann_accuracy": float(ann_right(network, tuned.params, test.images, test.labels).mean()),
-        "stopped_early": stopped,
-        "steps": steps,
-        "train_timesteps": unrolling.timesteps,
-        "image_evaluations": images,
-        # eq. 17's measure, an epoch of the whole training set
-        "training_cost_epochs": images / len(train),
-        **memory,
-        "search_seconds": seconds,
-        "seconds": time.perf_counter() - started,
-        **stamp,
-        **identity,
-    }
-    percentile = {} if config.start else {"percentile": config.percentile}
-    results["baseline"] |= percentile | genes_to_json(start)
-    results["optimized"] |= genes_to_json(tuned_genes)
-    runfolder.write_json(folder / "results.json", results)
-    runfolder.write_curves(
-        folder,
-        baseline=np.array(results["baseline"]["accuracy"]),
-        optimized=np.array(results["optimized"]["accuracy"]),
-    )
+        rows: list[dict] = []
+        with command.stop_on_interrupt(console, "step") as asked, command.progress_bar(console) as bar:
+            task = bar.add_task("training", total=planned, note="compiling")
+            descent = make_descent(config, snn, start, unrolling, train, chosen)
+
+            def on_step(loss: float) -> None:
+                bar.update(task, advance=1, note=f"loss {loss:.3f}")
+
+            for parts, row in epochs(config, train, chosen, descent, asked, on_step):
+                rows.append(row)
+                tuned = write_tuned(folder, snn, sha256, start, parts, config, dynamics)
+                runfolder.write_history(folder, rows)
+            steps = rows[-1]["steps"]
+            images = steps * config.batch
+            spent = {
+                "stopped_early": steps < planned,
+                "steps": steps,
+                "train_timesteps": unrolling.timesteps,
+                "image_evaluations": images,
+                # eq. 17's measure, an epoch of the whole training set
+                "training_cost_epochs": images / len(train),
+                "step_bytes": step_bytes(descent.step),
+                "peak_bytes": xla.peak_bytes(),
+                "search_seconds": time.perf_counter() - started,
+            }
+            note = f"{len(test)} images, {config.test_timesteps} steps"
+            testing = bar.add_task("test", total=2 * len(test), note=note)
+            tested = compare_tuned(
+                config, (snn, start), tuned, test, dynamics, lambda n: bar.update(testing, advance=n)
+            )
+        results = tested | {
+            "method": "bptt",
+            "preset": config.preset,
+            "data": config.data,
+            "seed": config.seed,
+            "network": network.name,
+            "layers": [layer.name for layer in network.spiking],
+            "trained": list(config.train),
+            **spent,
+            "seconds": time.perf_counter() - started,
+            **stamp,
+            **identity,
+        }
+        curves = {name: np.array(results[name]["accuracy"]) for name in ("baseline", "optimized")}
+        runfolder.write_curves(folder, **curves)
+        # the last file: a run is finished once it is there
+        runfolder.write_json(folder / "results.json", results)
     console.print(comparison_table(results))
     console.print(
-        f"{steps} steps{' (stopped)' if stopped else ''}, {images:,} images ({images / len(train):.2f} epochs, "
-        f"eq. 17), {memory['step_bytes'] / 2**20:.0f} MiB a step, {seconds:.0f} s of {results['seconds']:.0f} s "
-        f"in all -> {folder}",
+        f"{steps} steps{' (stopped)' if spent['stopped_early'] else ''}, {images:,} images "
+        f"({spent['training_cost_epochs']:.2f} epochs, eq. 17), {spent['step_bytes'] / 2**20:.0f} MiB a step, "
+        f"{spent['search_seconds']:.0f} s of {results['seconds']:.0f} s in all -> {folder}",
         highlight=False,
         soft_wrap=True,
     )

@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import data
 import evo
-from jaxsnn import checkpoint, command, figures, hosts, runfolder
+from jaxsnn import checkpoint, command, figures, hosts, runfolder, xla
 from jaxsnn.adversarial import ann_victim, perturb
 from jaxsnn.checkpoint import Checkpoint
 from jaxsnn.codec import Codec
@@ -294,20 +293,12 @@ def _search(
         f"{describe(search_plan(config), snn.network)}",
         highlight=False,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
     rows: list[dict] = []
     stopped = False
     codec = make_codec(config, calibration)
     engine = make_engine(config, codec)
     saver = checkpoint.Saver(folder, config.checkpoint_every)
-    with command.stop_on_interrupt(console, "generation") as asked, Progress(*columns, console=console) as bar:
+    with command.stop_on_interrupt(console, "generation") as asked, command.progress_bar(console) as bar:
         # the first generation scores no parents; the last step compares the finalists
         work = config.population * config.images * (1 if config.subset == "fixed" else 2) * views(config)
         final_images = min(config.final_images, len(train))
@@ -359,23 +350,19 @@ def _search(
             image_evaluations += len(leaders) * final_images * views(config)
         best = leaders[0]
         bar.update(task, completed=work * (config.generations + 1) + finals)
-        seconds = time.perf_counter() - started
+        seconds, memory = time.perf_counter() - started, xla.peak_bytes()
         optimized = codec.decode(best.vector[None])
         baseline = codec.baseline()
         layers = [layer.name for layer in snn.network.spiking]
-        thresholds = {
-            "network": snn.network.name,
-            "weights": None if config.weights is None else str(config.weights),
+        weights, sha256 = config.weights, identity["weights_sha256"]
+        dynamics = Dynamics(config.comparison, config.delay)
+        thresholds = runfolder.thresholds_record(snn.network, weights, sha256, optimized, dynamics) | {
             "architecture": config.network,
-            "weights_sha256": identity["weights_sha256"],
-            "layers": layers,
             "percentile": config.percentile,
             **{f"baseline_{k}": v for k, v in genes_to_json(baseline).items()},
             "percentiles": calibration.percentile(optimized.threshold)[0].tolist(),
-            "comparison": config.comparison,
-            "delay": config.delay,
         }
-        runfolder.write_json(folder / "thresholds.json", thresholds | genes_to_json(optimized))
+        runfolder.write_json(folder / "thresholds.json", thresholds)
 
         attack = attack_in(config)
         work = 2 * len(test) * (1 if attack is None else 2)
@@ -389,7 +376,7 @@ def _search(
                 images,
                 test.labels,
                 config.test_timesteps,
-                Dynamics(config.comparison, config.delay),
+                dynamics,
                 config.plan(),
                 lambda n: bar.update(task, advance=n),
             )
@@ -416,6 +403,7 @@ def _search(
         "gradient_passes": objective.gradient_passes,
         "limit_passes": objective.limit_passes,
         "search_seconds": seconds,
+        "peak_bytes": memory,
         "seconds": time.perf_counter() - started,
         **stamp,
         **identity,

@@ -55,3 +55,35 @@ def load_snn(
     folded, params = fold(*load_network(weights, network, image_shape, say))
     path = embedded_path() if weights is None else weights
     return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_named(
+    found: dict,
+    where: Path | None,
+    weights: Path | None,
+    network: str | None,
+    image_shape: tuple[int, int, int] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> tuple[SNN, str]:
+    """``load_snn`` of the weights that a file of thresholds names, unless the user gives others.
+
+    Args:
+        found: the contents of a thresholds.json, as of ``runfolder.read_thresholds``, or nothing.
+        where: that file or its folder, for messages.
+        weights, network: what the user gave.
+
+    Raises:
+        UserError: the weights are not those that the thresholds were made with, or cannot be read.
+    """
+    named = found.get("weights")
+    path = weights or (Path(named) if isinstance(named, str) else None)
+    described = network or (None if weights else found.get("architecture"))
+    if not isinstance(described, str | None):
+        raise UserError(f"{where}: architecture is {described!r}, expected a name or a file")
+    snn, sha256 = load_snn(path, described, image_shape, say)
+    if weights is None and found.get("weights_sha256") not in (None, sha256):
+        raise UserError(
+            f"{path or 'the embedded network'} is not the file that {where} was made with: its sha256 is "
+            f"{sha256}, expected {found['weights_sha256']}; give the right one as --weights"
+        )
+    return snn, sha256

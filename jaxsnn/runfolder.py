@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.snn import Genes
+from jaxsnn.network import Network
+from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.weights import write_atomically
 
 FILES = ("config.json", "history.jsonl", "thresholds.json", "results.json", "curves.npz")
@@ -208,6 +209,20 @@ def read_thresholds(path: Path) -> dict:
             except OverflowError as error:
                 raise UserError(f"{path}: {name} holds a number beyond float64") from error
     return found
+
+
+def thresholds_record(
+    network: Network, weights: Path | None, sha256: str, genes: Genes, dynamics: Dynamics
+) -> dict:
+    """What every thresholds.json holds: one candidate's ``genes``, and the weights (None: the embedded ones)."""
+    return {
+        "network": network.name,
+        "weights": None if weights is None else str(weights),
+        "weights_sha256": sha256,
+        "layers": [layer.name for layer in network.spiking],
+        "comparison": dynamics.comparison,
+        "delay": dynamics.delay,
+    } | genes_to_json(genes)
 
 
 def plain(value):

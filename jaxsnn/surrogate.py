@@ -113,8 +113,6 @@ def surrogate_scores(
     if precision == "bfloat16":
         wiring = wiring._replace(synapses=_half_synapses(network, params))
 
-    neurons = neurons_of(network, genes)
-
     def fire(v: jax.Array, theta: jax.Array) -> jax.Array:
         return spike(v, theta, kind, scale, dynamics.comparison)
 

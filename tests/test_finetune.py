@@ -1,5 +1,6 @@
 """Fine-tuning by BPTT: the loss falls, only what is to be trained changes, and the run can be evaluated."""
 
+import hashlib
 import json
 import signal
 import sys
@@ -9,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import command, finetune
+import data
+from jaxsnn import command, finetune, runfolder
 from jaxsnn.evaluate import EvaluateConfig, evaluate
-from jaxsnn.finetune import FinetuneConfig, Unrolling, batch_loss, genes_of, make_optimizer, make_step, parts_of
+from jaxsnn.finetune import FinetuneConfig, Unrolling, batch_loss, make_optimizer, make_step, parts_of
 from jaxsnn.network import shapes_of, vgg
-from jaxsnn.snn import SNN, Genes
+from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.surrogate import surrogate_scores
 from jaxsnn.weights import load_weights, save_weights
 from networks import dyadic_images, dyadic_snn, dyadic_thresholds
@@ -158,6 +160,7 @@ def test_ctrl_c_stops_after_the_step_and_reports(tiny, tmp_path, monkeypatch):
     "arguments, message",
     [
         (["--timesteps", "0"], "--timesteps is 0, expected at least 1"),
+        (["--timesteps", "100000"], "--timesteps is 100000, expected at most 10000"),
         (["--timesteps", "2"], "must be above the layer delay of 2 steps"),
         (["--train", "weights", "bias"], "--train cannot be bias: any of weights, thresholds, leak, v0"),
         (["--truncate", "4"], "truncate is 4, expected 1 to 3"),
@@ -166,6 +169,8 @@ def test_ctrl_c_stops_after_the_step_and_reports(tiny, tmp_path, monkeypatch):
         (["--preset", "large"], "unknown preset 'large': the presets are demo, paper"),
         (["--learning-rate", "0"], "--learning-rate is 0.0, expected above 0"),
         (["--start", "EMPTY"], "thresholds.json does not exist"),
+        (["--start", "STRANGE", "--weights", "NONE"], "architecture is 5, expected a name or a file"),
+        (["--start", "CHANGED", "--weights", "NONE"], "is not the file that"),
         (["--start", "OTHER"], "has 3 thresholds, network tiny has 2 spiking layers"),
         (["--weights", "BROKEN"], "conv1.kernel"),
     ],
@@ -173,11 +178,17 @@ def test_ctrl_c_stops_after_the_step_and_reports(tiny, tmp_path, monkeypatch):
 def test_bad_input_is_one_clear_sentence(arguments, message, tiny, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.json").write_text('{"thresholds": [1, 2, 3]}')
+    (tmp_path / "strange.json").write_text('{"thresholds": [1, 2], "architecture": 5}')
+    (tmp_path / "changed.json").write_text(
+        json.dumps({"thresholds": [1, 2], "weights": str(tiny), "weights_sha256": "0"})
+    )
     network, params, _ = load_weights(tiny)
     save_weights(tmp_path / "broken.safetensors", network, params | {"conv1.kernel": np.zeros((3, 3, 3, 5))})
     names = {"EMPTY": "empty", "OTHER": "other.json", "BROKEN": "broken.safetensors"}
+    names |= {"STRANGE": "strange.json", "CHANGED": "changed.json"}
+    weights = [] if "--weights" in arguments else ["--weights", str(tiny)]
+    arguments = arguments[:2] if arguments[-1] == "NONE" else arguments
     given = [str(tmp_path / names[a]) if a in names else a for a in arguments]
-    weights = [] if "--weights" in given else ["--weights", str(tiny)]
     small = SMALL.split()
     assert call(monkeypatch, [*small, *weights, "--out", str(tmp_path / "run"), *given]) == 2
     printed = capsys.readouterr().err.strip()
@@ -185,14 +196,67 @@ def test_bad_input_is_one_clear_sentence(arguments, message, tiny, tmp_path, mon
     assert not (tmp_path / "run").exists()
 
 
-def test_the_tuned_network_is_the_trained_one(finished):
-    """The file's weights and thresholds give the scores that training saw."""
+def test_the_saved_network_is_the_one_that_was_trained(finished):
+    """Training's forward pass, with the file's weights and thresholds, gives the run's curve on test images."""
     network, params, notes = load_weights(finished / "weights.safetensors")
-    thresholds = json.loads((finished / "thresholds.json").read_text())
-    parts = parts_of(
-        SNN(network, params), Genes(*(np.array([thresholds[k]]) for k in ("thresholds", "v0", "leak")))
-    )
-    genes = genes_of(parts, jnp.asarray(thresholds["thresholds"], jnp.float32))
-    np.testing.assert_allclose(genes.threshold, thresholds["thresholds"], rtol=1e-6)
-    np.testing.assert_allclose(genes.leak, thresholds["leak"], rtol=1e-6)
+    found = runfolder.read_thresholds(finished)
     assert notes["trained"] == "weights thresholds leak v0"
+    assert max(found["leak"]) < 1
+    genes = Genes(*(found[name].astype(np.float32) for name in ("thresholds", "v0", "leak")))
+    test = data.load("embedded", "test", limit=20)
+    scores = surrogate_scores(network, params, genes, test.images, 6, Dynamics(), every_step=True)
+    accuracy = (np.asarray(scores).argmax(-1) == test.labels).mean(1)
+    assert json.loads((finished / "results.json").read_text())["optimized"]["accuracy"] == accuracy.tolist()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_epoch_before(tiny, tmp_path, monkeypatch, capsys):
+    def poisoned(*arguments, made=finetune.make_step, **options):
+        step = made(*arguments, **options)
+
+        class Step:
+            calls = 0
+
+            def lower(self, *arguments):
+                self.compiled = step.lower(*arguments).compile()
+                return self
+
+            def compile(self):
+                return self
+
+            def __call__(self, *arguments):
+                self.calls += 1
+                trained, state, loss, right = self.compiled(*arguments)
+                return trained, state, loss if self.calls < 3 else loss * np.nan, right
+
+        return Step()
+
+    monkeypatch.setattr(finetune, "make_step", poisoned)
+    folder = tmp_path / "run"
+    assert call(monkeypatch, [*SMALL.split(), "--weights", str(tiny), "--out", str(folder)]) == 2
+    assert "the loss is nan in epoch 2: lower --learning-rate" in capsys.readouterr().err
+    assert len((folder / "history.jsonl").read_text().splitlines()) == 1
+    assert not (folder / "results.json").exists() and not runfolder.is_locked(folder)
+    kept, start = load_weights(folder / "weights.safetensors")[1], load_weights(tiny)[1]
+    assert any((kept[name] != start[name]).any() for name in start)
+    found = runfolder.read_thresholds(folder)
+    assert found["weights_sha256"] == hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_run_leaves_other_runs_alone(finished, tiny, tmp_path, monkeypatch, capsys):
+    """A finished run, one with other settings, one that a process is at, and a folder of other things."""
+    arguments = [*SMALL.split(), "--weights", str(tiny)]
+    everything = ["--train", *finetune.TRAINABLE, "--neuron-rate", "0.05", "--out", str(finished)]
+    before = {path: path.read_bytes() for path in finished.iterdir()}
+    assert call(monkeypatch, [*arguments, *everything]) == 2
+    assert "already holds this run with its results" in capsys.readouterr().err
+    assert call(monkeypatch, [*arguments, *everything, "--seed", "1"]) == 2
+    assert "another configuration (seed is 0 there, 1 here)" in capsys.readouterr().err
+    with runfolder.locked(tmp_path / "busy"):
+        assert call(monkeypatch, [*arguments, "--out", str(tmp_path / "busy")]) == 2
+        assert "is being worked on by process" in capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("text")
+    assert call(monkeypatch, [*arguments, "--out", str(tmp_path / "mine")]) == 2
+    assert "is not a run folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    assert {path: path.read_bytes() for path in finished.iterdir()} == before

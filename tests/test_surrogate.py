@@ -200,7 +200,8 @@ def test_checkpoints_save_memory():
     assert temporaries(True) < 0.6 * temporaries(False)
 
 
-def test_the_gradient_equals_spikingjellys():
+@pytest.mark.parametrize("name", ["residual", "bias"])
+def test_the_gradient_equals_spikingjellys(name):
     """Convolutions and pools by PyTorch, neurons and surrogate by SpikingJelly, to 1e-5 of the largest entry.
 
     SpikingJelly's neurons have threshold 1 and fire at it, so membranes there are divided by theta, which is exact
@@ -209,7 +210,7 @@ def test_the_gradient_equals_spikingjellys():
     torch = pytest.importorskip("torch")
     neurons = pytest.importorskip("spikingjelly.activation_based.neuron")
     functions = pytest.importorskip("spikingjelly.activation_based.surrogate")
-    snn, images = dyadic_snn("residual"), dyadic_images(3)
+    snn, images = dyadic_snn(name), dyadic_images(3)
     network, layers = snn.network, len(snn.network.spiking)
     theta = np.float32([1, 0.5, 2, 1])
     params = {k: torch.tensor(np.asarray(v), requires_grad=True) for k, v in snn.params.items()}
