@@ -127,7 +127,7 @@ def survive(config: KillsConfig, search: OptimizeConfig, work: Path, say=print) 
     """Kill ``config.kills`` processes of runs in folders under ``work``; ``say`` gets a line now and then."""
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.kills"])
+    context.set_forkserver_preload(["jaxsnn.optimize"])
 
     def start(settings: OptimizeConfig):
         process = context.Process(target=_run, args=(settings,))

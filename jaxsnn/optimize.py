@@ -14,7 +14,7 @@ from rich.console import Console
 
 import data
 import evo
-from jaxsnn import checkpoint, command, figures, hosts, runfolder, xla
+from jaxsnn import checkpoint, command, figures, hosts, runfolder, scalars, xla
 from jaxsnn.adversarial import ann_victim, perturb
 from jaxsnn.checkpoint import Checkpoint
 from jaxsnn.codec import Codec
@@ -243,7 +243,9 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
 
 
 def _check(config: OptimizeConfig, snn: SNN, train: data.Dataset, test: data.Dataset) -> None:
-    """Raise ``UserError`` where a resolved configuration does not fit its network and data."""
+    """Raise ``UserError`` where a resolved configuration does not fit its network, data or installation."""
+    if config.tensorboard:
+        scalars.check_installed()
     for dataset in (train, test):
         check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
     if max(config.images, config.calibration_images) > len(train):
@@ -298,6 +300,7 @@ def _search(
     codec = make_codec(config, calibration)
     engine = make_engine(config, codec)
     saver = checkpoint.Saver(folder, config.checkpoint_every)
+    board = scalars.Scalars(folder / "tensorboard" if config.tensorboard else None)
     with command.stop_on_interrupt(console, "generation") as asked, command.progress_bar(console) as bar:
         # the first generation scores no parents; the last step compares the finalists
         work = config.population * config.images * (1 if config.subset == "fixed" else 2) * views(config)
@@ -327,6 +330,7 @@ def _search(
             target = rows[0]["accuracy"] if rows else generation.best.accuracy[-1]
             rows.append(history_row(generation, target))
             runfolder.write_history(folder, rows)
+            board.write(rows[-1])
             bar.update(task, note=_note(generation, config, rows))
             seconds = time.perf_counter() - started
             arrays = evo.state_arrays(state)

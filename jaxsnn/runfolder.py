@@ -20,7 +20,7 @@ from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.weights import write_atomically
 
 FILES = ("config.json", "history.jsonl", "thresholds.json", "results.json", "curves.npz")
-FOLDERS = ("checkpoints", "figures")
+FOLDERS = ("checkpoints", "figures", "tensorboard")
 LOCK = ".lock"
 TRIES = 10
 

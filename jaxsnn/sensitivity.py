@@ -1,8 +1,8 @@
 """Adversarial noise sensitivity of each layer: how much an attack moves it (the paper's eq. 14-15).
 
 A = ||a_adv - a||_2 / ||a||_2 per layer, the norm taken over the activation maps of all images together. The
-activation is the ReLU's output for the ANN (eq. 14) and the spikes summed over time for the SNN (eq. 15). In a
-layer that never spikes on clean images the ratio is undefined: None.
+activation is the ReLU's (or QCFS's) output for the ANN (eq. 14) and the spikes summed over time for the SNN
+(eq. 15). In a layer that never spikes on clean images the ratio is undefined: None.
 """
 
 import functools
@@ -10,6 +10,7 @@ import functools
 import jax
 import numpy as np
 
+from jaxsnn.activation import activations
 from jaxsnn.convert import ann_forward
 from jaxsnn.errors import UserError
 from jaxsnn.snn import SNN, Dynamics, Genes, check_genes, initial_state, neurons_of, snn_step, wire
@@ -68,7 +69,8 @@ def _spike_counts(network, params, genes, images, steps: int, comparison: str) -
 
 @functools.partial(jax.jit, static_argnames="network")
 def _activations(network, params, images):
-    return [jax.nn.relu(sums) for sums in ann_forward(network, params, images)[:-1]]
+    activate = activations(network, params)
+    return [activate(sums) for sums in ann_forward(network, params, images)[:-1]]
 
 
 def _ratios(activations, clean: np.ndarray, attacked: np.ndarray, batch: int) -> list[float | None]:

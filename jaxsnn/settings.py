@@ -45,10 +45,12 @@ class OptimizeConfig(HostOptions, PlanOptions):
     resume: Path | None = None
     """Go on with the run in this folder, with the settings it was started with; only where and how it computes can
     be given again: --weights, --data-dir, --rows, --block, --memory-limit, --mesh, --threads, --checkpoint-every,
-    and the other processes."""
+    --tensorboard, and the other processes."""
     checkpoint_every: float = 0.0
     """Seconds between two checkpoints, from which an interrupted run goes on; default: one behind every
     generation."""
+    tensorboard: bool = False
+    """Also write every generation's scalars into the run's folder for TensorBoard (pip install tensorboard)."""
     seed: int = 0
 
     population: Preset = None
@@ -143,7 +145,17 @@ class OptimizeConfig(HostOptions, PlanOptions):
 
 MOST = 10_000
 """Candidates, and timesteps: what a configuration declares is allocated."""
-MOVABLE = ("weights", "data_dir", "rows", "block", "memory_limit", "mesh", "threads", "checkpoint_every")
+MOVABLE = (
+    "weights",
+    "data_dir",
+    "rows",
+    "block",
+    "memory_limit",
+    "mesh",
+    "threads",
+    "checkpoint_every",
+    "tensorboard",
+)
 """Settings that say where and how, never what: they may change when a run is gone on with."""
 HOSTS = tuple(field.name for field in fields(HostOptions))
 NOT_RECORDED = ("out", "resume", "explain_plan", "debug", *HOSTS)

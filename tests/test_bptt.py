@@ -103,10 +103,12 @@ def test_figure_4_compares_on_the_same_images_and_counts_all_that_was_simulated(
         timesteps=5,
     )
     report = bptt.accuracy_rows(config)
-    start, search, unrolled, short, behind = report["rows"]
+    start, search, full, half, unrolled, short, behind = report["rows"]
     results = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("search", "bptt")}
     assert start["accuracy"] == results["search"]["baseline"]["accuracy"]
     assert start["accuracy"] == results["bptt"]["baseline"]["accuracy"]
+    assert full["accuracy"] != start["accuracy"] and full["image_steps"] == 0
+    assert half["image_steps"] == (8 * 80 + 4 * 300) * 14 + 8 * 1500
     # P (G + 1) = 8 candidates on 80 images, four finalists on 300, T = 34 less the delay of 2; the clipped ANN
     # sees each of 8 candidates on 1,500 images once
     assert search["image_evaluations"] == 8 * 80 + 4 * 300

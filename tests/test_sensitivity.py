@@ -1,5 +1,7 @@
 """Noise sensitivity (eq. 14-15) against NumPy, and the rank correlation against SciPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from jaxsnn.correlation import spearman
 from jaxsnn.errors import UserError
 from jaxsnn.sensitivity import ann_sensitivity, snn_sensitivity
 from jaxsnn.simulate import record
-from jaxsnn.snn import Dynamics, Genes
+from jaxsnn.snn import SNN, Dynamics, Genes
 from networks import dyadic_images, dyadic_snn, dyadic_thresholds
 
 
@@ -30,6 +32,19 @@ def test_of_the_ann_is_the_ratio_of_norms(snn, pair):
         expected.append(np.linalg.norm(after - before) / np.linalg.norm(before))
     # the norm is over all images, not a mean of batches
     assert ann_sensitivity(snn, *pair, batch=4) == pytest.approx(expected, rel=1e-6)
+
+
+def test_of_a_quantised_ann_is_that_of_its_own_activation(snn, pair):
+    """QCFS: ceiling * clip(floor(z * levels / ceiling + 1/2) / levels, 0, 1), not the ReLU."""
+    layers = tuple(replace(layer, levels=4) for layer in snn.network.spiking)
+    network = replace(snn.network, layers=(*layers, snn.network.layers[-1]))
+    params = snn.params | {f"{layer.name}.ceiling": np.full(1, 2, np.float32) for layer in layers}
+    expected = []
+    for sums in zip(*(ann_forward(network, params, images)[:-1] for images in pair)):
+        before, after = (2 * np.clip(np.floor(np.asarray(z, np.float64) * 2 + 0.5) / 4, 0, 1) for z in sums)
+        expected.append(np.linalg.norm(after - before) / np.linalg.norm(before))
+    assert ann_sensitivity(SNN(network, params), *pair, batch=4) == pytest.approx(expected, rel=1e-6)
+    assert ann_sensitivity(snn, *pair, batch=4) != pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize("delay", ["layer", "none"])
