@@ -220,7 +220,8 @@ def _widen(key: str, value: np.ndarray, path: Path) -> np.ndarray:
     # ml_dtypes.bfloat16 is no np.floating, but it converts
     if not (np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16"):
         raise UserError(f"{path}: {key} is of type {value.dtype}, expected floating-point numbers")
-    value = value.astype(np.float32)
+    with np.errstate(over="ignore"):
+        value = value.astype(np.float32)
     if not np.isfinite(value).all():
         raise UserError(f"{path}: {key} holds NaN or infinite values")
     return value

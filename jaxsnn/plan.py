@@ -83,7 +83,8 @@ class PlanOptions:
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
     """Of the weights that spikes drive; int8 is integer arithmetic, the same spikes on every device."""
     rows: int | None = None
-    """Candidates x images that go through a device at once; default: what its memory allows, on a CPU 192."""
+    """Candidates x images that go through a device at once; default: what its memory allows, on a CPU 192, fewer
+    if images are large."""
     block: int | None = None
     """Timesteps that a layer does at once before the next layer begins, with XLA; 1 is step by step; default: on a
     CPU as many as make up for few candidates x images."""

@@ -38,7 +38,7 @@ def print_plan(
         rows = xla.rows_at_once(snn, dynamics, timesteps, False, plan, candidates) * across * along
         group, size = xla.chunk_shape(candidates, images, rows, plan.group, across, along)
         devices = f"{across} x {along} devices" if mesh else "one device"
-        block = xla.block_steps(plan, steps, group * size)
+        block = xla.block_steps(plan, network, steps, group * size)
         order = "step by step over layers" if block == 1 else f"layer by layer over {block} steps"
         fixed, each = xla.memory(snn, dynamics, timesteps, False, plan.precision, block, min(candidates, 4))
         text = (

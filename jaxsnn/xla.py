@@ -16,14 +16,15 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxsnn.errors import UserError
+from jaxsnn.network import Network
 from jaxsnn.plan import Plan
 from jaxsnn.quantize import integer_neurons, pixels, quantize, wire_integers
 from jaxsnn.snn import SNN, Dynamics, Genes, Neurons, initial_state, neurons_of, snn_block, snn_step, wire
 
 CPU_ROWS = 192
-"""Candidates x images at once on a CPU: more gain nothing there."""
-FEW_ROWS = 48
-"""Up to so many, a layer does several steps at once on a CPU."""
+"""Candidates x images of 32 x 32 at once on a CPU, larger ones by their pixels: more gain nothing there."""
+FEW = 4
+"""Where a CPU could take so many times the rows that there are, a layer does several steps at once."""
 MOST_ROWS = 1 << 14
 
 
@@ -61,7 +62,7 @@ def chunks(
         part = slice(start, start + size)
         count = len(images[part])
         chunk = _padded(inputs(images[part]), labels[part], size)
-        block = block_steps(plan, timesteps - dynamics.silent_steps(snn.network), group * size)
+        block = block_steps(plan, snn.network, timesteps - dynamics.silent_steps(snn.network), group * size)
         parts = []
         try:
             for first in range(0, candidates, group):
@@ -104,14 +105,21 @@ def chunk_shape(
     return group, math.ceil(size / along) * along
 
 
-def block_steps(plan: Plan, steps: int, rows: int) -> int:
+def cpu_rows(network: Network) -> int:
+    """Candidates x images at once that keep a CPU busy."""
+    height, width, _ = network.input_shape
+    return max(1, CPU_ROWS * 32 * 32 // (height * width))
+
+
+def block_steps(plan: Plan, network: Network, steps: int, rows: int) -> int:
     """Steps that each layer does at once: the plan's, or on a CPU as many as make up for too few ``rows``.
 
     Measured there on vgg11-slim: 1.5 times faster for one row, 1.1 to 1.2 for 8 to 48, and not for more. With a
     memory limit, or on another device (where it has not been measured), one.
     """
     alone = plan.memory_limit is None and plan.mesh is None and jax.default_backend() == "cpu"
-    wanted = plan.block or (CPU_ROWS // rows if alone and rows <= FEW_ROWS else 1)
+    most = cpu_rows(network)
+    wanted = plan.block or (most // rows if alone and rows * FEW <= most else 1)
     return max(1, min(wanted, steps))
 
 
@@ -136,8 +144,9 @@ def rows_at_once(
     Raises:
         UserError: one image does not fit.
     """
+    most = plan.rows or (cpu_rows(snn.network) if jax.default_backend() == "cpu" else MOST_ROWS)
     if plan.memory_limit is None and (plan.rows or jax.default_backend() == "cpu"):
-        return plan.rows or CPU_ROWS
+        return most
     limit = plan.memory_limit or device_memory() * 4 // 5
     fixed, each = memory(snn, dynamics, timesteps, per_image, plan.precision, plan.block or 1, min(candidates, 4))
     rows = int((limit - fixed) // each)
@@ -146,7 +155,7 @@ def rows_at_once(
             f"the memory limit of {limit / 1e6:,.1f} MB is too small: "
             f"one candidate on one image needs {(fixed + each) / 1e6:,.1f} MB"
         )
-    return min(rows, plan.rows or (CPU_ROWS if jax.default_backend() == "cpu" else MOST_ROWS))
+    return min(rows, most)
 
 
 def device_memory() -> int:

@@ -10,6 +10,7 @@ import pytest
 
 from jaxsnn import xla
 from jaxsnn.errors import UserError
+from jaxsnn.network import vgg
 from jaxsnn.plan import Plan
 from jaxsnn.simulate import observe
 from jaxsnn.snn import Dynamics, Genes
@@ -50,6 +51,16 @@ def test_a_limit_below_one_image_is_refused_with_the_numbers(case, backend):
     snn, genes, images, labels = case
     with pytest.raises(UserError, match=r"memory limit of 0.0 MB is too small: .*needs [\d.,]+ MB"):
         observe(snn, genes, images, labels, 12, plan=Plan(backend=backend, memory_limit=1000))
+
+
+def test_a_cpu_takes_fewer_large_images_at_once_and_fills_up_with_steps():
+    small, large = vgg([[4]], name="small"), vgg([[4]], name="large", input_shape=(224, 224, 3))
+    assert (xla.cpu_rows(small), xla.cpu_rows(large)) == (192, 3)
+    assert [xla.block_steps(Plan(), small, 30, rows) for rows in (1, 16, 48, 49, 192)] == [30, 12, 4, 1, 1]
+    assert xla.block_steps(Plan(), large, 30, 1) == 1
+    for held in ({"memory_limit": 10**9}, {"mesh": (2, 1)}):
+        assert xla.block_steps(Plan(**held), small, 30, 1) == 1
+    assert xla.block_steps(Plan(block=5), large, 4, 1) == 4
 
 
 def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
@@ -96,6 +107,7 @@ def test_a_mesh_that_cannot_be_is_refused(case):
 
 EIGHT = """
 import numpy as np
+from jaxsnn.network import vgg
 from jaxsnn.plan import Plan
 from jaxsnn.simulate import observe_images
 from jaxsnn.snn import Dynamics, Genes
