@@ -68,7 +68,8 @@ def readers(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
         try:
             return read(*arguments)
         except refusals as error:
-            assert str(error)
+            # a size that was only declared must not be asked of the system, even where that ends well
+            assert str(error) and "MemoryError" not in str(error)
 
     def of_text(read: Callable[[str], object]) -> Reader:
         return lambda content: refused(read, content.decode("utf-8", "replace"))

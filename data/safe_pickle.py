@@ -57,6 +57,12 @@ class _Reader(pickle._Unpickler):
                 return lambda: b""
         raise RefusedPickle(f"it asks for {module}.{name}, which image data does not need")
 
+    def _refuse_bytearray(self):
+        raise RefusedPickle("it holds a bytearray, which image data does not need")
+
+    # the library makes a bytearray of any declared length before it looks at what is there
+    dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _refuse_bytearray}
+
 
 def _latin1(text, encoding):
     if encoding not in ("latin1", b"latin1"):

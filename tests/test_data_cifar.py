@@ -12,6 +12,7 @@ import os
 import pickle
 import struct
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -458,3 +459,15 @@ def test_a_truncated_unpacked_file_is_always_noticed(tmp_path, place, cut):
     (folder / member).write_bytes(raw[: int(cut * len(raw))])
     with pytest.raises(data.DataError):
         data.load("cifar10", "test", tmp_path)
+
+
+def test_a_pickle_that_declares_gigabytes_is_refused_before_they_are_made():
+    declared = (3 << 30).to_bytes(8, "little")
+    for code in (pickle.BYTEARRAY8, pickle.BINBYTES8, pickle.BINUNICODE8):
+        tracemalloc.start()
+        try:
+            with pytest.raises(safe_pickle.RefusedPickle):
+                safe_pickle.loads(b"\x80\x05" + code + declared + b"abc.")
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
