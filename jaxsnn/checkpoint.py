@@ -73,6 +73,15 @@ def code_version() -> str:
     return digest.hexdigest()
 
 
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """sha256 of arrays, their names and types."""
+    found = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        found.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()
+
+
 def to_bytes(checkpoint: Checkpoint) -> bytes:
     """The checkpoint as a file's content."""
     generation = checkpoint.generation

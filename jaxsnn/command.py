@@ -1,8 +1,6 @@
 """What every command does around its work: parse, report an error in one sentence, leave with the right code."""
 
-import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data import DataError
+from jaxsnn import hosts
 from jaxsnn.compiled import keep_compiled
 from jaxsnn.errors import UserError
-from jaxsnn.hosts import Lost
 
 T = TypeVar("T")
 
@@ -31,7 +29,7 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
     try:
         work(config)
     except KeyboardInterrupt:
-        sys.exit(130)
+        hosts.leave(130)
     except (UserError, DataError, OSError, MemoryError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and not _out_of_memory(error):
             raise
@@ -41,10 +39,7 @@ def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
             "out of memory: lower --rows, or --batch in training" if _out_of_memory(error) else _sentence(error)
         )
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {sentence}", soft_wrap=True)
-        if isinstance(error, Lost):  # JAX would wait for the lost process at the end, and abort
-            sys.stdout.flush()
-            os._exit(2)
-        sys.exit(2)
+        hosts.leave(2)
 
 
 @contextmanager

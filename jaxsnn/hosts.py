@@ -7,11 +7,14 @@ is to go on from and is thrown away (``workplace``). What one of them cannot do 
 """
 
 import json
+import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -27,6 +30,10 @@ STAGE = 1 << 16
 
 class Lost(UserError):
     """Another process has ended without a word."""
+
+
+class Agreed(UserError):
+    """What ends all processes, and all of them know it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +72,8 @@ def joined(options: HostOptions) -> Iterator[None]:
                 f"--process-id is {options.process_id}, expected 0 to {options.processes - 1} of --processes "
                 f"{options.processes}"
             )
+    # JAX's own handler would swallow SIGTERM, which ends a command in its own way
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(*explicit, shutdown_timeout_seconds=PATIENCE)
     except (RuntimeError, ValueError) as error:
@@ -74,12 +83,24 @@ def joined(options: HostOptions) -> Iterator[None]:
         ) from error
     try:
         yield
-    except Lost:  # no use in waiting for it
-        raise
-    except BaseException:
+    except (Agreed, SystemExit):
         jax.distributed.shutdown()
         raise
     jax.distributed.shutdown()
+
+
+def leave(code: int) -> NoReturn:
+    """End the program; at once, where other processes do not know: JAX would wait for them, and abort."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def alone() -> bool:
+    """Whether this is the only process."""
+    return jax.process_count() == 1
 
 
 def first() -> bool:
@@ -89,7 +110,7 @@ def first() -> bool:
 
 def exchange(message: bytes) -> list[bytes]:
     """The messages of all processes, in their order; each must call it."""
-    if jax.process_count() == 1:
+    if alone():
         return [message]
     try:
         sizes = multihost_utils.process_allgather(np.array([len(message)], np.int32)).ravel()
@@ -113,12 +134,14 @@ def together() -> Iterator[None]:
         yield
     except Exception as error:
         failed = error
+    if alone():
+        if failed is not None:
+            raise failed
+        return
     told = exchange(("" if failed is None else str(failed) or type(failed).__name__).encode())
-    if failed is not None:
-        raise failed
     for number, sentence in enumerate(told):
         if sentence:
-            raise UserError(f"process {number} stopped: {sentence.decode()}")
+            raise Agreed(f"process {number} stopped: {sentence.decode()}") from failed
 
 
 def either(*flags: bool) -> tuple[bool, ...]:
@@ -127,12 +150,12 @@ def either(*flags: bool) -> tuple[bool, ...]:
 
 
 def check_same(record: dict) -> None:
-    """Raise ``UserError``, on every process, unless all have the same record."""
+    """Raise ``Agreed``, on every process, unless all have the same record."""
     records = [json.loads(sent) for sent in exchange(json.dumps(record).encode())]
     for number, other in enumerate(records):
         for key in sorted(records[0].keys() | other.keys()):
             if other.get(key) != records[0].get(key):
-                raise UserError(
+                raise Agreed(
                     f"process {number} differs from process 0 in {key} ({other.get(key)}, not "
                     f"{records[0].get(key)}): start all with the same options, files and program"
                 )
@@ -145,7 +168,7 @@ def workplace(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     Args:
         files: patterns of files directly in ``folder`` or one below.
     """
-    if jax.process_count() == 1:
+    if alone():
         yield folder
         return
     found = sorted({path for name in files for path in folder.glob(name) if path.is_file()}) if first() else []

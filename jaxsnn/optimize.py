@@ -209,25 +209,30 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
             subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
             calibration = calibrate(snn.network, snn.params, train.images[subset])
             check_genes(snn.network, make_codec(config, calibration).baseline())
-            if config.explain_plan:
-                dynamics = Dynamics(config.comparison, config.delay)
-                plan = search_plan(config)
-                print_plan(console, snn, plan, dynamics, config.timesteps, config.population, config.images)
-                return {}
             identity = {
                 "weights_sha256": sha256,
                 "train_sha256": train.content_hash(),
                 "test_sha256": test.content_hash(),
             }
             stamp = {"versions": versions(), "device": describe_device()}
-            runfolder.check_folder(folder)
-            stack.enter_context(runfolder.locked(folder))
             record = runfolder.plain(to_record(config) | identity)
-            runfolder.open_run(folder, record | stamp, free=MOVABLE)
-            runfolder.sweep(folder)
             what = {key: value for key, value in record.items() if key not in MOVABLE}
             what |= {"code": checkpoint.code_version()}
-        hosts.check_same(what)
+        same = {
+            "explain_plan": config.explain_plan,
+            "calibration": calibration.threshold(config.percentile).tolist(),
+        }
+        hosts.check_same(what | same)
+        if config.explain_plan:
+            dynamics = Dynamics(config.comparison, config.delay)
+            plan = search_plan(config)
+            print_plan(console, snn, plan, dynamics, config.timesteps, config.population, config.images)
+            return {}
+        with hosts.together():
+            runfolder.check_folder(folder)
+            stack.enter_context(runfolder.locked(folder))
+            runfolder.open_run(folder, record | stamp, free=MOVABLE)
+            runfolder.sweep(folder)
 
         def goodbye() -> None:
             console.print(
@@ -237,6 +242,8 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
             )
 
         termination = stack.enter_context(command.leave_on_termination(goodbye))
+        # several processes leave together, behind a generation, or not at all
+        termination.deferred = not hosts.alone()
         return _search(
             config, console, started, train, test, snn, calibration, folder, what, identity, stamp, termination
         )
@@ -285,6 +292,7 @@ def _search(
         identity, stamp: content hashes, and versions and device, for results.json.
     """
     saved = checkpoint.newest(folder, console.out)
+    hosts.check_same({"generation": None if saved is None else saved.generation.number})
     if saved is not None:
         checkpoint.check_identity(saved.identity, what, folder)
         started -= saved.seconds
@@ -329,13 +337,14 @@ def _search(
             # the latency shown is to a target that these images can tell: where the first best curve ends
             target = rows[0]["accuracy"] if rows else generation.best.accuracy[-1]
             rows.append(history_row(generation, target))
-            runfolder.write_history(folder, rows)
-            board.write(rows[-1])
             bar.update(task, note=_note(generation, config, rows))
             seconds = time.perf_counter() - started
             arrays = evo.state_arrays(state)
+            hosts.check_same({"candidates": checkpoint.digest(arrays)})
             stop, leave = hosts.either(bool(asked), termination.asked)
             with hosts.together():
+                runfolder.write_history(folder, rows)
+                board.write(rows[-1])
                 saver.take(Checkpoint(what, generation, arrays, objective.memory(), [*rows], seconds))
                 if stop or leave or generation.last:
                     saver.write()
@@ -344,7 +353,7 @@ def _search(
             if stop and not generation.last:
                 stopped = True
                 break
-        termination.deferred = False
+        termination.deferred = not hosts.alone()
         leaders = generation.leaders[: config.finalists]
         image_evaluations = generation.image_evaluations
         if len(leaders) > 1:
@@ -366,7 +375,8 @@ def _search(
             **{f"baseline_{k}": v for k, v in genes_to_json(baseline).items()},
             "percentiles": calibration.percentile(optimized.threshold)[0].tolist(),
         }
-        runfolder.write_json(folder / "thresholds.json", thresholds)
+        with hosts.together():
+            runfolder.write_json(folder / "thresholds.json", thresholds)
 
         attack = attack_in(config)
         work = 2 * len(test) * (1 if attack is None else 2)

@@ -22,10 +22,10 @@ PresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavi
 class OptimizeConfig(HostOptions, PlanOptions):
     """Search the thresholds of a converted spiking network with differential evolution.
 
-    Without arguments: the embedded network on the embedded CIFAR-10 images, in about a minute and a half on two
-    cores. The result is a table, and a folder with the thresholds, the curves and figures. Ctrl-C stops after the
-    current generation and still reports what was found. SIGTERM saves and leaves; --resume goes on, also after a
-    crash, with the same result as if nothing had happened.
+    Without arguments: the embedded network on the embedded CIFAR-10 images, in under a minute on two cores. The
+    result is a table, and a folder with the thresholds, the curves and figures. Ctrl-C stops after the current
+    generation and still reports what was found. SIGTERM saves and leaves; --resume goes on, also after a crash,
+    with the same result as if nothing had happened.
     """
 
     preset: str = "demo"

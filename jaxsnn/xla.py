@@ -62,7 +62,9 @@ def chunks(
         part = slice(start, start + size)
         count = len(images[part])
         chunk = _padded(inputs(images[part]), labels[part], size)
-        block = block_steps(plan, snn.network, timesteps - dynamics.silent_steps(snn.network), group * size)
+        steps = timesteps - dynamics.silent_steps(snn.network)
+        # where memory is short, no more of it for the sake of speed
+        block = 1 if what in _held else block_steps(plan, snn.network, steps, group * size)
         parts = []
         try:
             for first in range(0, candidates, group):
@@ -292,9 +294,8 @@ def _simulate(network, dynamics, timesteps, per_image, precision, block, params,
 
 
 def _pixel_sum(spikes: jax.Array, real: jax.Array) -> jax.Array:
-    """Spikes (B, H, W, C) or (B, C) of the real images summed to int32 (H, W) or (1, 1).
-
-    Exact in float32: B * C (times the steps of a block) stays far below 2^24.
-    """
+    """Spikes (B, H, W, C) or (B, C) of the real images summed to int32 (H, W) or (1, 1)."""
     spikes = spikes.reshape(len(spikes), *(spikes.shape[1:] if spikes.ndim == 4 else (1, 1, -1)))
+    if len(spikes) * spikes.shape[-1] >= 1 << 24:  # float32 would not hold every sum
+        return (spikes.sum(-1).astype(jnp.int32) * real[:, None, None]).sum(0)
     return jnp.einsum("bhwc,b->hw", spikes, real.astype(spikes.dtype)).astype(jnp.int32)

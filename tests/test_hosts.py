@@ -113,6 +113,7 @@ def test_processes_that_differ_or_fail_end_together(tmp_path):
     assert [code for code, _ in results] == [2, 2]
     for _, said in results:
         assert "process 1 differs from process 0 in seed (7, not 0)" in said
+    assert not (tmp_path / "run").exists()  # so that the corrected start is not refused
     (tmp_path / "file").write_text("mine")
     results = ended(start(tmp_path / "file"))
     assert [code for code, _ in results] == [2, 2]
