@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's idle threads must not take the cores
 
 import jax
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -47,8 +47,10 @@ def ours(network: Network, images: np.ndarray, labels: np.ndarray) -> Callable[[
     return lambda: float(train_step(ann, optimizer, inputs, targets, next(keys), SMOOTHING))
 
 
-def module(network: Network) -> torch.nn.Sequential:
+def module(network: Network) -> Any:
     """The network in PyTorch, with weights of its own."""
+    import torch
+
     made: list[torch.nn.Module] = []
     shapes = [network.input_shape, *layer_shapes(network)]
     for index, layer in enumerate(network.layers):
@@ -75,6 +77,8 @@ def module(network: Network) -> torch.nn.Sequential:
 
 def theirs(network: Network, images: np.ndarray, labels: np.ndarray, half: bool) -> Callable[[], float]:
     """A step in PyTorch."""
+    import torch
+
     torch.set_num_threads(os.cpu_count())
     net = module(network)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
