@@ -88,7 +88,7 @@ class FinetuneConfig:
     """Derivative of a spike: triangle (eq. 18), arctan or sigmoid."""
     scale: float = 0.15
     """Factor on that derivative: gamma of eq. 18. Within few steps, little of the gradient comes through many
-    layers at 0.15: training at T = 8 needs about 1."""
+    layers at 0.15: benchmarks.bptt trains T = 8 at 1."""
     checkpoint: bool = False
     """Keep only every few steps for the way back and compute those between again: less memory, more time."""
     truncate: int | None = None

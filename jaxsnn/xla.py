@@ -116,8 +116,8 @@ def cpu_rows(network: Network) -> int:
 def block_steps(plan: Plan, network: Network, steps: int, rows: int) -> int:
     """Steps that each layer does at once: the plan's, or on a CPU as many as make up for too few ``rows``.
 
-    Measured there on vgg11-slim: 1.5 times faster for one row, 1.1 to 1.2 for 8 to 48, and not for more. With a
-    memory limit, or on another device (where it has not been measured), one.
+    It pays there where a quarter of the rows or fewer are in use (compare ``--block 1`` in jaxsnn.evaluate
+    --backend xla). With a memory limit, or on another device (where it has not been measured), one.
     """
     alone = plan.memory_limit is None and plan.mesh is None and jax.default_backend() == "cpu"
     most = cpu_rows(network)

@@ -9,6 +9,7 @@ import pytest
 from jaxsnn import events
 from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of, vgg
 from jaxsnn.snn import SNN
+from jaxsnn.weights import save_weights
 
 BACKENDS = [
     "xla",
@@ -46,6 +47,19 @@ NETWORKS = {
     "bias": with_bias(vgg([[4], [4, 6]], [5], name="bias", pool="before", **PLAIN)),
     "residual": residual(),
 }
+
+
+def save_tiny(folder):
+    """Path of the weights of a small random network for the embedded images, written into ``folder``."""
+    network = vgg([[4], [4]], name="tiny", mean=(0.5,) * 3, std=(0.25,) * 3)
+    rng = np.random.default_rng(0)
+    params = {
+        name: (rng.normal(size=shape) * (3 / np.prod(shape[:-1])) ** 0.5).astype(np.float32)
+        for name, shape in shapes_of(network).items()
+    }
+    path = folder / "tiny.safetensors"
+    save_weights(path, network, params)
+    return path
 
 
 def dyadic_snn(name, seed=0):

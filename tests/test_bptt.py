@@ -16,10 +16,10 @@ from benchmarks.problem import macs
 from jaxsnn.architectures import architecture
 from jaxsnn.errors import UserError
 from jaxsnn.finetune import FinetuneConfig, finetune
-from jaxsnn.network import layer_shapes, shapes_of, vgg
+from jaxsnn.network import layer_shapes, shapes_of
 from jaxsnn.optimize import optimize
 from jaxsnn.settings import OptimizeConfig
-from jaxsnn.weights import save_weights
+from networks import save_tiny
 
 
 @pytest.mark.parametrize("limit", [99, 100, 130, 164, 165, 1000, 4321])
@@ -69,15 +69,7 @@ def test_memory_of_the_two_steps_is_what_they_hold():
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    network = vgg([[4], [4]], name="tiny", mean=(0.5,) * 3, std=(0.25,) * 3)
-    rng = np.random.default_rng(0)
-    params = {
-        name: (rng.normal(size=shape) * (3 / np.prod(shape[:-1])) ** 0.5).astype(np.float32)
-        for name, shape in shapes_of(network).items()
-    }
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, network, params)
-    return path
+    return save_tiny(tmp_path_factory.mktemp("weights"))
 
 
 def run_here(out, name, module, arguments):

@@ -14,11 +14,10 @@ import data
 from jaxsnn import command, finetune, runfolder
 from jaxsnn.evaluate import EvaluateConfig, evaluate
 from jaxsnn.finetune import FinetuneConfig, Unrolling, batch_loss, make_optimizer, make_step, parts_of
-from jaxsnn.network import shapes_of, vgg
 from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.surrogate import surrogate_scores
 from jaxsnn.weights import load_weights, save_weights
-from networks import dyadic_images, dyadic_snn, dyadic_thresholds
+from networks import dyadic_images, dyadic_snn, dyadic_thresholds, save_tiny
 
 SMALL = (
     "--epochs 2 --images 20 --batch 10 --timesteps 5 --test-timesteps 6 --test-images 20 --calibration-images 20"
@@ -28,15 +27,7 @@ SMALL = (
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """Weights of a small random network for the embedded images."""
-    network = vgg([[4], [4]], name="tiny", mean=(0.5,) * 3, std=(0.25,) * 3)
-    rng = np.random.default_rng(0)
-    params = {
-        name: (rng.normal(size=shape) * (3 / np.prod(shape[:-1])) ** 0.5).astype(np.float32)
-        for name, shape in shapes_of(network).items()
-    }
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, network, params)
-    return path
+    return save_tiny(tmp_path_factory.mktemp("weights"))
 
 
 def call(monkeypatch, arguments):
