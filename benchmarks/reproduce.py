@@ -1,19 +1,22 @@
-"""The paper's CIFAR-10 result with one's own network: Table II's block and Fig. 3(a).
+"""The paper's CIFAR-10 result with one's own network: Table II's block and Fig. 3(a), and what saves more.
 
     python -m benchmarks.reproduce cifar10 --data-dir DIR --weights FILE --network vgg15-bn
 
-For every seed, and for every further set of search dimensions, `python -m jaxsnn.optimize` finds thresholds on
-training images; then the 99.7-percentile network and all of these are run once on all test images. Table I's
-weights of eq. 11, strategy, initial population and bounds are used; population, generations, images and timesteps
-are smaller by default, so that two cores finish within about an hour (the table says by how much). Searches that
-are there already are read, so that the command can be interrupted.
+For every seed, and for every further set of search dimensions, `python -m jaxsnn.optimize` finds genes on training
+images; then the 99.7-percentile network and all of these are run once on all test images. Table I's weights of
+eq. 11, strategy, initial population and bounds are used; population, generations, images and timesteps are smaller
+by default (reproduce.json says by how much), so that two cores finish within hours. With `--qcfs` a network of
+`python -m jaxsnn.train --activation qcfs` joins them, with its learned ceilings as thresholds and with searched
+ones. Searches and tests that are there already are read, so that the command can be interrupted.
 """
 
 import functools
+import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,15 +28,30 @@ from rich.table import Table
 import data
 from benchmarks.improvement import summarise
 from jaxsnn import figures, runfolder
+from jaxsnn.activation import SHIFT
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import ann_right, describe_device, stack
+from jaxsnn.latency import latency
 from jaxsnn.optimize import optimize
 from jaxsnn.pretrained import load_snn
 from jaxsnn.settings import OptimizeConfig, resolve
 from jaxsnn.simulate import observe_images
-from jaxsnn.snn import Dynamics, Genes
+from jaxsnn.snn import SNN, Dynamics, Genes
+from jaxsnn.weights import write_atomically
 
 PAPER = "the paper: 91.03 % after 91 timesteps at the 99.7 percentile, 91.05 % after 42 optimised (53.8 % saved)"
+ORDINARY, HALF_FULL, CEILINGS = "99.7 percentile", "99.7, v0 = 1/2", "QCFS"
+AT = (4, 8, 16, 32, 64)
+"""Timesteps, without delay, whose accuracy is printed."""
+COLOURS = {
+    ORDINARY: ("99.7 percentile", "black"),
+    HALF_FULL: ("99.7 percentile, half full", "grey"),
+    "threshold": ("thresholds optimised", "#c44e52"),
+    "v0": ("thresholds and v0 optimised", "#4c72b0"),
+    "leak": ("thresholds and leak optimised, half full", "#dd8452"),
+    CEILINGS: ("QCFS, ceilings, half full", "#55a868"),
+    "qcfs": ("QCFS, thresholds optimised, half full", "#8172b3"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +63,18 @@ class Config:
     """Trained ANN; default: the embedded network."""
     network: str | None = None
     """Network of a file that does not describe it."""
+    qcfs: Path | None = None
+    """weights.safetensors of jaxsnn.train --activation qcfs, for two further rows."""
     data: str = "cifar10"
     data_dir: Path | None = None
     seeds: int = 3
-    rows: tuple[Literal["threshold", "v0"], ...] = ("threshold", "v0")
-    """threshold: as in the paper; v0: initial membranes are searched as well."""
+    rows: tuple[Literal["threshold", "v0", "leak"], ...] = ("threshold", "v0", "leak")
+    """threshold: as in the paper; v0: initial membranes are searched as well; leak: leaks are, and membranes start
+    half full."""
     v0_timesteps: int = 35
-    """Timesteps of the searches of the row v0: membranes that start half full need about half of them."""
+    """Timesteps of the searches of the rows v0 and leak: membranes that start half full need fewer."""
+    qcfs_timesteps: int = 26
+    """Timesteps of the searches in the QCFS network."""
     test_timesteps: int = 100
     baseline_timesteps: int = 200
     """Timesteps of the 99.7-percentile network, which is slower."""
@@ -74,6 +97,22 @@ class Config:
     """The search; its data, weights, seed and folder are set by the options above."""
 
 
+class Tested(NamedTuple):
+    """A spiking network that meets the test images: one candidate."""
+
+    row: str
+    seed: int | None
+    snn: SNN
+    sha256: str
+    genes: Genes
+    timesteps: int
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return self.row if self.seed is None else f"{self.row}, seed {self.seed}"
+
+
 def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
     """The searches of every row."""
     common = {
@@ -84,14 +123,27 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
         "test_images": 100,
         "test_timesteps": config.job.timesteps + 1,
     }
-    found: dict[str, list[OptimizeConfig]] = {}
-    for row in config.rows:
-        extra = {"search": ("threshold", "v0"), "v0": 0.5, "timesteps": config.v0_timesteps} if row == "v0" else {}
-        found[row] = [
-            replace(config.job, **common, **extra, seed=seed, out=config.out / f"{row}-seed{seed}")
+    half_full = {"v0": SHIFT, "timesteps": config.v0_timesteps}
+    different = {
+        "threshold": {},
+        "v0": half_full | {"search": ("threshold", "v0")},
+        "leak": half_full | {"search": ("threshold", "leak"), "precision": "float32"},  # int8 cannot leak
+        "qcfs": {
+            "weights": config.qcfs,
+            "network": None,
+            "v0": SHIFT,
+            "percentile": 100.0,  # of quantised activations: their ceilings
+            "timesteps": config.qcfs_timesteps,
+        },
+    }
+    rows = (*config.rows, *(("qcfs",) if config.qcfs else ()))
+    return {
+        row: [
+            replace(config.job, **common | different[row], seed=seed, out=config.out / f"{row}-seed{seed}")
             for seed in range(config.seeds)
         ]
-    return found
+        for row in rows
+    }
 
 
 def run(job: OptimizeConfig) -> dict:
@@ -113,17 +165,98 @@ def genes_of(part: dict) -> Genes:
     return Genes(*(None if value is None else np.array([value], np.float32) for value in values))
 
 
+def half_full(threshold: np.ndarray) -> Genes:
+    """Genes of these thresholds, (1, L), with membranes that start half full."""
+    return Genes(threshold, np.full_like(threshold, SHIFT))
+
+
+def networks(config: Config, searches: dict[str, list[dict]]) -> list[Tested]:
+    """The baseline, it half full, the QCFS network as it was trained, and what every search found."""
+    given = load_snn(config.weights, config.network)
+    ordinary = genes_of(next(iter(searches.values()))[0]["baseline"])._replace(v0=None, leak=None)
+    precision, few = config.job.precision, config.v0_test_timesteps
+    found = [
+        Tested(ORDINARY, None, *given, ordinary, config.baseline_timesteps, precision),
+        Tested(HALF_FULL, None, *given, half_full(ordinary.threshold), few, precision),
+    ]
+    quantised = given
+    if config.qcfs:
+        quantised = load_snn(config.qcfs)
+        snn = quantised[0]
+        if not all(layer.levels for layer in snn.network.spiking):
+            raise UserError(f"{config.qcfs} was not trained with --activation qcfs")
+        ceilings = [np.asarray(snn.params[f"{layer.name}.ceiling"]) for layer in snn.network.spiking]
+        found.append(Tested(CEILINGS, None, *quantised, half_full(np.stack(ceilings, 1)), few, precision))
+    for row, results in searches.items():
+        for seed, result in enumerate(results):
+            found.append(
+                Tested(
+                    row,
+                    seed,
+                    *(quantised if row == "qcfs" else given),
+                    genes_of(result["optimized"]),
+                    config.test_timesteps if row == "threshold" else few,
+                    "float32" if row == "leak" else precision,
+                )
+            )
+    return found
+
+
+def key_of(tested: Tested, comparison: str, test: data.Dataset) -> str:
+    """Name of the file that keeps which test images a network gets right."""
+    parts = [tested.sha256, str((tested.timesteps, tested.precision, comparison))]
+    arrays = [test.images, test.labels, *(np.zeros(0) if gene is None else gene for gene in tested.genes)]
+    digest = hashlib.sha256("".join(parts).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes() + b"|")
+    return digest.hexdigest()[:20]
+
+
+def test_all(config: Config, found: list[Tested], test: data.Dataset, console: Console) -> list[np.ndarray]:
+    """Whether each network is right about each test image at each step, bool (B, T) each; kept in files."""
+    folder = config.out / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{key_of(each, config.job.comparison, test)}.npz" for each in found]
+    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    groups: dict[tuple, list[int]] = {}
+    for index in missing:  # candidates of one network that run equally long are simulated together
+        each = found[index]
+        groups.setdefault((each.sha256, each.timesteps, each.precision), []).append(index)
+    with Progress(console=console, disable=not missing) as bar:
+        work = sum(found[index].timesteps for index in missing) * len(test)
+        task = bar.add_task(f"{len(test)} test images", total=work)
+        for members in groups.values():
+            first = found[members[0]]
+            _, right = observe_images(
+                first.snn,
+                functools.reduce(stack, [found[index].genes for index in members]),
+                test.images,
+                test.labels,
+                first.timesteps,
+                Dynamics(config.job.comparison, "layer"),
+                replace(config.job.plan(), rows=250, precision=first.precision),
+                lambda n, steps=first.timesteps: bar.update(task, advance=n * steps),
+            )
+            for index, each in zip(members, right):
+                packed = io.BytesIO()
+                np.savez_compressed(packed, right=np.packbits(each, axis=1))
+                write_atomically(paths[index], packed.getvalue())
+    return [
+        np.unpackbits(np.load(path)["right"], axis=1, count=each.timesteps).astype(bool)
+        for path, each in zip(paths, found)
+    ]
+
+
 def draw(report: dict, path: Path) -> None:
     """Acc(t) of every network, one colour a row, as in Fig. 3(a)."""
-    colours = {"99.7 percentile": "black", "99.7, v0 = 1/2": "grey", "threshold": "#c44e52", "v0": "#4c72b0"}
     with plt.rc_context(figures.STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.2))
         for name, curve in report["curves"].items():
             row, _, seed = name.partition(", seed ")
-            label = {"threshold": "thresholds optimised", "v0": "thresholds and v0 optimised"}.get(row, row)
+            label, colour = COLOURS[row]
             style = {"linewidth": 1, "alpha": 0.8} if seed else {"linewidth": 1.5}
             shown = label if seed in ("", "0") else None
-            axes.plot(range(1, len(curve) + 1), 100 * np.array(curve), color=colours[row], label=shown, **style)
+            axes.plot(range(1, len(curve) + 1), 100 * np.array(curve), color=colour, label=shown, **style)
         ann = 100 * report["ann_accuracy"]
         axes.axhline(ann, color=figures.ANN, linestyle=":", linewidth=1, label=f"ANN, {ann:.2f} %")
         axes.set(
@@ -135,64 +268,9 @@ def draw(report: dict, path: Path) -> None:
         figures.save(figure, path)
 
 
-def main(config: Config) -> dict:
-    """Run what is missing, print the table, write reproduce.json and the figure."""
-    console = Console()
-    searches = {row: [run(job) for job in each] for row, each in jobs(config).items()}
-    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
-    snn, _ = load_snn(config.weights, config.network)
-    first = next(iter(searches.values()))[0]
-    ordinary = genes_of(first["baseline"] | {"v0": None})
-    searched = {row: [genes_of(result["optimized"]) for result in found] for row, found in searches.items()}
-    half_full = [ordinary._replace(v0=np.full_like(ordinary.threshold, 0.5)), *searched.get("v0", [])]
-    parts = [
-        (ordinary, config.baseline_timesteps),
-        (functools.reduce(stack, half_full), config.v0_test_timesteps),
-    ]
-    if "threshold" in searched:
-        parts.append((functools.reduce(stack, searched["threshold"]), config.test_timesteps))
-    rights: list[np.ndarray] = []
-    with Progress(console=console) as bar:
-        work = sum(len(part.threshold) * steps for part, steps in parts) * len(test)
-        task = bar.add_task(f"{len(test)} test images", total=work)
-        for part, steps in parts:
-            _, right = observe_images(
-                snn,
-                part,
-                test.images,
-                test.labels,
-                steps,
-                Dynamics(config.job.comparison, "layer"),
-                replace(config.job.plan(), rows=250),
-                lambda n, steps=steps: bar.update(task, advance=n * steps),
-            )
-            rights += list(right)
-    ann = ann_right(snn.network, snn.params, test.images, test.labels)
-    report = {
-        "network": snn.network.name,
-        "test_images": len(test),
-        "ann_accuracy": float(ann.mean()),
-        "device": describe_device(),
-        "search": {
-            k: getattr(resolve(config.job), k) for k in ("population", "generations", "images", "timesteps")
-        },
-        "half_full_baseline": summarise(rights[:2], ann, snn.network.delay),
-        "rows": {},
-        "curves": {
-            name: right.mean(0).tolist() for name, right in zip(("99.7 percentile", "99.7, v0 = 1/2"), rights)
-        },
-    }
+def latencies(rows: dict[str, dict]) -> Table:
+    """Table II's block: timesteps to every target."""
     table = Table("row", "target", "99.7 pct.", "optimised (seeds)", "saved", "95 %", "saved, no delay")
-    for name, found in searches.items():
-        at = 2 if name == "v0" else 1 + len(half_full)
-        mine = rights[at : at + len(found)]
-        report["rows"][name] = summarise([rights[0], *mine], ann, snn.network.delay) | {
-            "search_seconds": [result["search_seconds"] for result in found],
-            "training_cost_epochs": [result["training_cost_epochs"] for result in found],
-        }
-        for seed in range(len(found)):
-            report["curves"][f"{name}, seed {seed}"] = mine[seed].mean(0).tolist()
-    rows = {"v0 = 1/2 alone": report["half_full_baseline"]} | report["rows"]
     for name, each in rows.items():
         for layer, none in zip(each["layer"], each["none"]):
             table.add_row(
@@ -204,8 +282,56 @@ def main(config: Config) -> dict:
                 "" if layer["ci95"] is None else "{:.1f} to {:.1f} %".format(*layer["ci95"]),
                 "never" if none["median"] is None else f"{none['median']:.1f} %",
             )
+    return table
+
+
+def accuracies(report: dict) -> Table:
+    """Accuracy in per cent after a few timesteps without delay, and the first from which ANN - 2 is kept."""
+    table = Table("network", *map(str, AT), "to ANN - 2", title="accuracy at t, delay not counted")
+    for name, curve in report["curves"].items():
+        without = np.array(curve[report["delay_steps"] :])
+        shown = [f"{100 * without[t - 1]:.2f}" if t <= len(without) else "" for t in AT]
+        reached = int(latency(without, report["ann_accuracy"] - 0.02 - 1e-9))
+        table.add_row(name, *shown, str(reached or "never"))
+    return table
+
+
+def main(config: Config) -> dict:
+    """Run what is missing, print the tables, write reproduce.json and the figure."""
+    console = Console()
+    searches = {row: [run(job) for job in each] for row, each in jobs(config).items()}
+    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    found = networks(config, searches)
+    rights = test_all(config, found, test, console)
+    snn = found[0].snn
+    ann = ann_right(snn.network, snn.params, test.images, test.labels)
+    rows: dict[str, dict] = {}
+    for row in dict.fromkeys(each.row for each in found[1:]):
+        mine = [right for each, right in zip(found, rights) if each.row == row]
+        rows[row] = summarise([rights[0], *mine], ann, snn.network.delay)
+        for key in ("search_seconds", "training_cost_epochs"):
+            if row in searches:
+                rows[row][key] = [result[key] for result in searches[row]]
+    report = {
+        "network": snn.network.name,
+        "test_images": len(test),
+        "ann_accuracy": float(ann.mean()),
+        "delay_steps": snn.network.delay,
+        "device": describe_device(),
+        "search": {
+            k: getattr(resolve(config.job), k) for k in ("population", "generations", "images", "timesteps")
+        },
+        "rows": rows,
+        "curves": {each.name: right.mean(0).tolist() for each, right in zip(found, rights)},
+    }
     console.print(f"{snn.network.name}, ANN {100 * ann.mean():.2f} % on {len(test):,} test images")
-    console.print(table)
+    for each in found:
+        if each.row == CEILINGS:
+            own = ann_right(each.snn.network, each.snn.params, test.images, test.labels).mean()
+            report["qcfs_ann_accuracy"] = float(own)
+            console.print(f"the QCFS network's own ANN: {100 * own:.2f} %; targets are those of the other")
+    console.print(latencies(rows))
+    console.print(accuracies(report))
     console.print(PAPER)
     (config.out / "reproduce.json").write_text(json.dumps(report, indent=2) + "\n")
     draw(report, config.out / "accuracy.png")

@@ -23,7 +23,7 @@ from rich.table import Table
 from jaxsnn.ann import ANN
 from jaxsnn.architectures import architecture
 from jaxsnn.network import AvgPool, BatchNorm, Conv, Dense, Network, layer_shapes
-from jaxsnn.train import TrainConfig, make_optimizer, train_step
+from jaxsnn.train import TrainConfig, make_optimizer, resolve, train_step
 
 SMOOTHING = 0.1
 
@@ -41,7 +41,7 @@ class Config:
 def ours(network: Network, images: np.ndarray, labels: np.ndarray) -> Callable[[], float]:
     """A step of ``jaxsnn.train``."""
     ann = ANN(network, 0)
-    optimizer = make_optimizer(ann, TrainConfig(batch=len(labels)), 1000)
+    optimizer = make_optimizer(ann, resolve(TrainConfig(batch=len(labels))), 1000)
     inputs, targets = jax.numpy.asarray(images), jax.numpy.asarray(labels)
     keys = iter(jax.random.split(jax.random.key(0), 1000))
     return lambda: float(train_step(ann, optimizer, inputs, targets, next(keys), SMOOTHING))

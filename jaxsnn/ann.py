@@ -1,6 +1,7 @@
 """The trainable ANN of a network description, as a Flax NNX module."""
 
 import itertools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from jaxsnn.network import (
 )
 
 MOMENTUM = 0.9
+_FAN_IN = jax.nn.initializers.he_normal()
 
 
 class Norm(nnx.Module):
@@ -57,11 +59,12 @@ class Norm(nnx.Module):
 
 
 class Kernel(nnx.Module):
-    """Kernel and optional bias of a convolution or dense map, Kaiming-normal over the fan-in."""
+    """Kernel and optional bias of a convolution or dense map, drawn Kaiming-normal."""
 
-    def __init__(self, op: Conv | Dense, shape: tuple[int, ...], rngs: nnx.Rngs):
+    def __init__(self, op: Conv | Dense, shape: tuple[int, ...], rngs: nnx.Rngs, fan_out: bool):
         shapes = parameter_shapes(op, shape)
-        initial = jax.nn.initializers.he_normal()(rngs.params(), shapes[f"{op.name}.kernel"])
+        draw = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal") if fan_out else _FAN_IN
+        initial = draw(rngs.params(), shapes[f"{op.name}.kernel"])
         self.kernel = nnx.Param(initial)
         self.bias = nnx.Param(jnp.zeros(op.features)) if op.bias else None
 
@@ -70,7 +73,9 @@ class ANN(nnx.Module):
     """The network with its activations, trainable.
 
     ``ann(x)`` maps normalised images (N, H, W, C) to logits (N, classes). ``ann(x, key)`` does so in training:
-    norms use and update their statistics of the batch, dropout draws its masks from ``key``.
+    norms use and update their statistics of the batch, dropout draws its masks from ``key``. Kernels are drawn
+    Kaiming-normal (He et al. 2015) from ``seed``, over the fan-in or, with ``fan_out``, the fan-out. With ``half``
+    linear maps are computed in bfloat16; parameters, norms and sums of edges stay in float32.
 
     A map in front of a ``ScaleNorm`` is used with centred kernels (zero mean over each output's inputs): inputs
     behind a ReLU are positive, so this removes most of the mean that ``ScaleNorm`` cannot, and it leaves no
@@ -78,13 +83,14 @@ class ANN(nnx.Module):
     ``BatchNorm``.
     """
 
-    def __init__(self, network: Network, seed: int):
+    def __init__(self, network: Network, seed: int, fan_out: bool = False, half: bool = False):
         rngs = nnx.Rngs(seed)
         self.network = network
+        self.half = half
         self.ops = nnx.Dict()
         for _, _, op, shape in walk(network):
             if isinstance(op, Conv | Dense):
-                self.ops[op.name] = Kernel(op, shape, rngs)
+                self.ops[op.name] = Kernel(op, shape, rngs, fan_out)
             elif isinstance(op, BatchNorm):
                 self.ops[op.name] = Norm(shape[-1], centred=True, epsilon=op.epsilon)
             elif isinstance(op, ScaleNorm):
@@ -105,9 +111,38 @@ class ANN(nnx.Module):
                             params[f"{op.name}.kernel"] = kernel - kernel.mean(tuple(range(kernel.ndim - 1)))
         return params
 
+    def set_params(self, params: dict[str, jax.Array]) -> None:
+        """Take parameters by name, as ``params`` gives them; those that ``params`` does not name stay."""
+        for name, op in self.ops.items():
+            for part in _arrays(op):
+                if f"{name}.{part}" in params:
+                    getattr(op, part)[...] = jnp.asarray(params[f"{name}.{part}"])
+        for name, ceiling in self.ceilings.items():
+            if f"{name}.ceiling" in params:
+                ceiling[...] = jnp.asarray(params[f"{name}.ceiling"])
+
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         params = self.params()
         return self._sums(x, key, params, activations(self.network, params))[-1]
+
+    def start_scales(self, x: jax.Array) -> None:
+        """Scale kernels without a norm to unit variance of their outputs on normalised images (N, H, W, C).
+
+        Layer by layer, each behind the scaled ones before it (LSUV without its orthogonal start: D. Mishkin and
+        J. Matas, All you need is a good init, ICLR 2016); the read-out keeps its own. A pool in front of the
+        activation shrinks the signal, so that the paper's VGG15 hardly learns from a Kaiming start.
+        """
+        readout = self.network.layers[-1].edges
+
+        def apply(edge: Edge, x: jax.Array) -> jax.Array:
+            maps = [op for op in edge.ops if isinstance(op, Conv | Dense)]
+            if not maps or edge in readout or any(isinstance(op, BatchNorm | ScaleNorm) for op in edge.ops):
+                return self._apply(edge, x, self.params(), None)
+            kernel = self.ops[maps[0].name].kernel
+            kernel[...] = kernel[...] / jnp.std(self._apply(edge, x, self.params(), None))
+            return self._apply(edge, x, self.params(), None)
+
+        run(self.network, x, apply, jax.nn.relu)
 
     def start_ceilings(self, x: jax.Array, key: jax.Array, percentile: float = 99.7) -> None:
         """Set each quantised layer's ceiling to a percentile of its activations on a batch of normalised images.
@@ -133,22 +168,31 @@ class ANN(nnx.Module):
         self, x: jax.Array, key: jax.Array | None, params: dict[str, jax.Array], activation
     ) -> list[jax.Array]:
         """Sums in front of every layer's activation; arguments as of a call."""
-        masks = itertools.count()
+        masks = None if key is None else (jax.random.fold_in(key, index) for index in itertools.count())
+        return run(self.network, x, lambda edge, x: self._apply(edge, x, params, masks), activation)
+
+    def _apply(
+        self, edge: Edge, x: jax.Array, params: dict[str, jax.Array], masks: Iterator[jax.Array] | None
+    ) -> jax.Array:
+        """One edge; in training, ``masks`` has a key for every dropout."""
 
         def other(op: Op, x: jax.Array) -> jax.Array:
             if isinstance(op, BatchNorm | ScaleNorm):
-                return self.ops[op.name](x, train=key is not None)
-            if key is None:
+                return self.ops[op.name](x.astype(jnp.float32), train=masks is not None)
+            if masks is None:
                 return x
-            keep = jax.random.bernoulli(jax.random.fold_in(key, next(masks)), 1 - op.rate, x.shape)
+            keep = jax.random.bernoulli(next(masks), 1 - op.rate, x.shape)
             return jnp.where(keep, x / (1 - op.rate), 0)
 
-        def apply(edge: Edge, x: jax.Array) -> jax.Array:
-            return linear.linear_map(edge.ops, params, x.shape[1:], other)(x)
+        if self.half:
+            kernels = [f"{op.name}.kernel" for op in edge.ops if isinstance(op, Conv | Dense)]
+            params = params | {name: params[name].astype(jnp.bfloat16) for name in kernels}
+            x = x.astype(jnp.bfloat16)
+        return linear.linear_map(edge.ops, params, x.shape[1:], other)(x).astype(jnp.float32)
 
-        return run(self.network, x, apply, activation)
+
+PARTS = ("kernel", "bias", "scale", "mean", "var")
 
 
 def _arrays(module: Kernel | Norm) -> dict[str, jax.Array]:
-    names = ("kernel", "bias", "scale", "mean", "var")
-    return {name: getattr(module, name)[...] for name in names if getattr(module, name, None) is not None}
+    return {name: getattr(module, name)[...] for name in PARTS if getattr(module, name, None) is not None}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,22 +25,33 @@ from jaxsnn.ann import ANN
 from jaxsnn.architectures import NORMS, architecture
 from jaxsnn.convert import preprocess
 from jaxsnn.errors import UserError
+from jaxsnn.evaluation import check_data
 from jaxsnn.network import Network
+from jaxsnn.pretrained import load_network
+from jaxsnn.recipes import RECIPES
 from jaxsnn.runfolder import write_json
 from jaxsnn.weights import Params, save_weights, write_atomically
+
+WAIT = 10
+"""Steps behind which the loss is looked at: a device that is waited for after every step idles in between."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Train an ANN and write its weights, ready for jaxsnn.optimize --weights.
 
-    One-cycle SGD with Nesterov momentum, label smoothing, random crops (padded by 4, reflected) and flips. The
-    run can be stopped at any moment and goes on from its last epoch when the same command is given again.
+    Stochastic gradient descent with random crops (padded by 4, reflected) and flips. The run can be stopped at any
+    moment and goes on from its last epoch when the same command is given again.
     """
 
-    network: str = "vgg11-slim"
-    """Architecture: vgg11-slim (the embedded one), vgg15 (the paper's), vgg15-bn, vgg16-bn, resnet18, resnet20,
-    vgg4, vgg5, vgg9 or vgg11."""
+    network: str | None = None
+    """Architecture: vgg11-slim (the embedded one, and the default), vgg15 (the paper's), vgg15-bn, vgg16-bn,
+    resnet18, resnet20, vgg4, vgg5, vgg9 or vgg11. With --weights, that of a file that says none."""
+    weights: Path | None = None
+    """Go on from these weights, a file as --weights of jaxsnn.optimize takes, instead of random ones."""
+    recipe: Literal["fast", "paper-cifar", "paper-imagenet"] = "fast"
+    """fast: one cycle of the learning rate, Nesterov momentum, label smoothing, clipped gradients. paper-cifar and
+    paper-imagenet: as the paper's authors trained, 200 and 100 epochs."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
     norm: Literal["none", "batch", "scale"] | None = None
@@ -57,13 +69,17 @@ class TrainConfig:
     holdout: str = "none"
     """Leave out the images of this dataset's training split and validate on them; "none" trains on all."""
     out: Path = Path("runs/train")
-    """Folder of the run: weights.safetensors, history.jsonl, config.json, checkpoint.safetensors."""
-    epochs: int = 30
-    batch: int = 128
-    learning_rate: float = 0.1
-    """Peak of the one-cycle schedule, reached after a fifth of the steps."""
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
+    """Folder of the run: weights.safetensors (of the last epoch), best.safetensors (of the best one on --holdout),
+    history.jsonl, config.json, checkpoint.safetensors."""
+    epochs: int | None = None
+    """Default, as for all the following: the recipe's."""
+    batch: int | None = None
+    learning_rate: float | None = None
+    """Peak of the one cycle, reached after a fifth of the steps, or the rate to start from."""
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where XLA's bfloat16 is slower."""
     seed: int = 0
     debug: bool = False
     """Show where an error came from."""
@@ -115,12 +131,12 @@ def accuracy(ann: ANN, dataset: data.Dataset, batch: int = 500) -> float:
 
 
 def make_optimizer(ann: ANN, config: TrainConfig, steps: int) -> nnx.Optimizer:
-    """SGD with Nesterov momentum 0.9, clipped gradients, decay on kernels only, one cycle of the learning rate."""
-    schedule = optax.cosine_onecycle_schedule(steps, config.learning_rate, 0.2, 25, 1e4)
+    """The recipe's gradient descent for a resolved configuration; weights decay in kernels only."""
+    recipe = RECIPES[config.recipe]
     transform = optax.chain(
-        optax.clip_by_global_norm(5.0),
+        optax.identity() if recipe.clip is None else optax.clip_by_global_norm(recipe.clip),
         optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda a: a.ndim > 1, p)),
-        optax.sgd(schedule, momentum=0.9, nesterov=True),
+        optax.sgd(recipe.schedule(config.learning_rate, steps), momentum=0.9, nesterov=recipe.nesterov),
     )
     return nnx.Optimizer(ann, transform, wrt=nnx.Param)
 
@@ -147,6 +163,22 @@ def load_checkpoint(path: Path, ann: ANN, optimizer: nnx.Optimizer) -> int:
     return epoch
 
 
+def rows_behind(folder: Path, epochs: int) -> list[dict]:
+    """The first ``epochs`` lines of the folder's history.jsonl; drops what an interrupted epoch left behind."""
+    path = folder / "history.jsonl"
+    if not epochs or not path.exists():
+        path.unlink(missing_ok=True)
+        return []
+    lines = path.read_text().splitlines(keepends=True)[:epochs]
+    write_atomically(path, "".join(lines).encode())
+    return [json.loads(line) for line in lines]
+
+
+def params_of(ann: ANN) -> Params:
+    """Parameters and statistics of the ANN by name, on the host."""
+    return {name: np.asarray(value) for name, value in ann.params().items()}
+
+
 def load_data(config: TrainConfig) -> tuple[data.Dataset, data.Dataset | None, data.Dataset]:
     """Training images, held-out training images or None, and test images."""
     train = data.load(config.data, "train", config.data_dir)
@@ -157,7 +189,16 @@ def load_data(config: TrainConfig) -> tuple[data.Dataset, data.Dataset | None, d
     rest = data.split_out(train, held)
     if len(rest) == len(train):
         raise UserError(f"none of the images of {config.holdout} is in {config.data}: nothing to hold out")
+    if not len(rest):
+        raise UserError(f"all images of {config.data} are in {config.holdout}: nothing is left to train on")
     return rest, held, test
+
+
+def with_activation(network: Network, config: TrainConfig) -> Network:
+    """The network with the activations that the user chose."""
+    levels = config.levels if config.activation == "qcfs" else None
+    spiking = tuple(replace(layer, levels=levels) for layer in network.spiking)
+    return replace(network, layers=(*spiking, network.layers[-1]))
 
 
 def network_for(config: TrainConfig, train: data.Dataset) -> Network:
@@ -170,17 +211,36 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
     if config.width != 1:
         chosen["width"] = config.width
     network = architecture(
-        config.network,
+        config.network or "vgg11-slim",
         **chosen,
         classes=len(train.classes),
         input_shape=train.images.shape[1:],
         mean=[round(m, 4) for m in mean],
         std=[round(s, 4) for s in std],
     )
-    if config.activation == "relu":
-        return network
-    quantised = tuple(replace(layer, levels=config.levels) for layer in network.spiking)
-    return replace(network, layers=(*quantised, network.layers[-1]))
+    return with_activation(network, config)
+
+
+def start(config: TrainConfig, training: data.Dataset, say: Callable[[str], None]) -> ANN:
+    """The ANN to begin with: of the weights that the user gave, or drawn."""
+    first = training.images[: config.batch]
+    half = config.precision == "bfloat16" or (config.precision == "auto" and jax.default_backend() != "cpu")
+    if config.weights is None:
+        network = network_for(config, training)
+        ann = ANN(network, config.seed, RECIPES[config.recipe].start == "fan_out", half)
+        if RECIPES[config.recipe].start == "lsuv":
+            nnx.jit(ANN.start_scales)(ann, preprocess(network, jnp.asarray(first)))
+        given: Params = {}
+    else:
+        found, given = load_network(config.weights, config.network, training.images.shape[1:], say)
+        check_data(found, training.images, len(training.classes), config.data)
+        network = with_activation(found, config)
+        ann = ANN(network, config.seed, half=half)
+        ann.set_params(given)
+    if config.activation == "qcfs" and not any(name.endswith(".ceiling") for name in given):
+        start_ceilings = nnx.jit(ANN.start_ceilings)
+        start_ceilings(ann, preprocess(network, jnp.asarray(first)), jax.random.key(config.seed))
+    return ann
 
 
 def write_ceilings(path: Path, weights: Path, network: Network, params: Params) -> None:
@@ -197,40 +257,44 @@ def write_ceilings(path: Path, weights: Path, network: Network, params: Params) 
     write_json(path, thresholds)
 
 
-def check(config: TrainConfig) -> None:
-    """Raise ``UserError`` for settings that cannot be."""
+def resolve(config: TrainConfig) -> TrainConfig:
+    """The configuration with the recipe's values filled in and every setting checked."""
+    chosen, given = asdict(RECIPES[config.recipe]), asdict(config)
+    config = replace(config, **{k: v for k, v in chosen.items() if k in given and given[k] is None})
+    if config.weights is not None and (config.norm is not None or config.width != 1):
+        raise UserError("--weights brings its own network: leave --norm and --width out")
     if not (np.isfinite(config.learning_rate) and 0 <= config.label_smoothing < 1 and config.weight_decay >= 0):
         raise UserError("--learning-rate must be finite, --label-smoothing in [0, 1), --weight-decay at least 0")
     for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("levels", 1), ("learning_rate", 0.0)):
         if not getattr(config, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    return config
 
 
 def train(config: TrainConfig) -> None:
     """Run the command."""
-    check(config)
+    config = resolve(config)
     console = Console()
     training, held, test = load_data(config)
     if config.batch > len(training):
         raise UserError(f"--batch is {config.batch}, but there are only {len(training)} training images")
-    network = network_for(config, training)
-    ann = ANN(network, config.seed)
+    ann = start(config, training, lambda note: console.print(note, highlight=False, markup=False))
+    network = ann.network
     per_epoch = len(training) // config.batch
     optimizer = make_optimizer(ann, config, config.epochs * per_epoch)
 
-    settings = json.dumps(asdict(config) | {"out": None, "data_dir": None, "debug": None}, indent=2).encode()
+    kept = asdict(config) | {"weights": config.weights and hashlib.sha256(config.weights.read_bytes()).hexdigest()}
+    settings = json.dumps(kept | {"out": None, "data_dir": None, "debug": None}, indent=2).encode()
     record, checkpoint = config.out / "config.json", config.out / "checkpoint.safetensors"
     if record.exists() and record.read_bytes() != settings:
         raise UserError(f"{config.out} holds a run with other settings; choose another --out or delete it")
     write_atomically(record, settings)
     done = load_checkpoint(checkpoint, ann, optimizer) if checkpoint.exists() else 0
+    best = max((row.get("held_out_accuracy", 0.0) for row in rows_behind(config.out, done)), default=0.0)
     if done:
         console.print(f"going on behind epoch {done} of {config.epochs}")
 
     images, labels = jnp.asarray(training.images), jnp.asarray(training.labels)
-    if config.activation == "qcfs" and not done:
-        start = nnx.jit(ANN.start_ceilings)
-        start(ann, preprocess(network, images[: config.batch]), jax.random.key(config.seed))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -243,17 +307,30 @@ def train(config: TrainConfig) -> None:
             started = time.perf_counter()
             order = np.random.default_rng((config.seed, epoch)).permutation(len(training))
             keys = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), epoch), per_epoch)
-            total = 0.0
+            losses: list[jax.Array] = []
             for step, key in enumerate(keys):
                 batch = order[step * config.batch : (step + 1) * config.batch]
-                loss = train_step(ann, optimizer, images[batch], labels[batch], key, config.label_smoothing)
-                total += float(loss)
-                if not np.isfinite(total):
-                    raise UserError(f"the loss is {float(loss)} in epoch {epoch + 1}: lower --learning-rate")
-                bar.update(task, advance=1, note=f"epoch {epoch + 1}/{config.epochs}, loss {float(loss):.3f}")
-            row = {"epoch": epoch + 1, "loss": total / per_epoch, "seconds": time.perf_counter() - started}
+                losses.append(
+                    train_step(ann, optimizer, images[batch], labels[batch], key, config.label_smoothing)
+                )
+                if len(losses) % WAIT and len(losses) < per_epoch:
+                    continue
+                recent = np.array(losses[-WAIT:])
+                if not np.isfinite(recent).all():
+                    raise UserError(f"the loss is {recent[-1]} in epoch {epoch + 1}: lower --learning-rate")
+                note = f"epoch {epoch + 1}/{config.epochs}, loss {recent.mean():.3f}"
+                bar.update(task, completed=epoch * per_epoch + len(losses), note=note)
+            row = {
+                "epoch": epoch + 1,
+                "loss": float(np.mean(losses, dtype=float)),
+                "seconds": time.perf_counter() - started,
+            }
             if held is not None:
                 row["held_out_accuracy"] = accuracy(ann, held)
+                if row["held_out_accuracy"] > best:
+                    best = row["held_out_accuracy"]
+                    notes = {"data": config.data, "epoch": str(epoch + 1), "held_out_accuracy": f"{best:.4f}"}
+                    save_weights(config.out / "best.safetensors", network, params_of(ann), notes)
             with (config.out / "history.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             save_checkpoint(checkpoint, ann, optimizer, epoch + 1)
@@ -266,7 +343,7 @@ def train(config: TrainConfig) -> None:
         "test_images": str(len(test)),
         "seed": str(config.seed),
     }
-    params = {name: np.asarray(value) for name, value in ann.params().items()}
+    params = params_of(ann)
     weights = config.out / "weights.safetensors"
     save_weights(weights, network, params, notes)
     if config.activation == "qcfs":
