@@ -28,7 +28,7 @@ from rich.table import Table
 import data
 from benchmarks.improvement import summarise
 from jaxsnn import figures, runfolder
-from jaxsnn.activation import SHIFT
+from jaxsnn.activation import SHIFT, ceiling
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import ann_right, describe_device, stack
 from jaxsnn.latency import latency
@@ -132,7 +132,7 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
             "weights": config.qcfs,
             "network": None,
             "v0": SHIFT,
-            "percentile": 100.0,  # of quantised activations: their ceilings
+            "percentile": 100.0,  # of quantised activations: the ceilings
             "timesteps": config.qcfs_timesteps,
         },
     }
@@ -185,8 +185,8 @@ def networks(config: Config, searches: dict[str, list[dict]]) -> list[Tested]:
         snn = quantised[0]
         if not all(layer.levels for layer in snn.network.spiking):
             raise UserError(f"{config.qcfs} was not trained with --activation qcfs")
-        ceilings = [np.asarray(snn.params[f"{layer.name}.ceiling"]) for layer in snn.network.spiking]
-        found.append(Tested(CEILINGS, None, *quantised, half_full(np.stack(ceilings, 1)), few, precision))
+        ceilings = np.array([[ceiling(layer, snn.params) for layer in snn.network.spiking]], np.float32)
+        found.append(Tested(CEILINGS, None, *quantised, half_full(ceilings), few, precision))
     for row, results in searches.items():
         for seed, result in enumerate(results):
             found.append(

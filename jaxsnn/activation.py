@@ -9,7 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.network import Network
+from jaxsnn.network import Layer, Network
+from jaxsnn.weights import Params
 
 SHIFT = 0.5
 """Initial membrane, as a fraction of the threshold, of the spiking neurons that such an activation stands for."""
@@ -25,6 +26,11 @@ def _floor(x: jax.Array) -> jax.Array:
 @_floor.defjvp
 def _straight_through(primals, tangents):
     return _floor(*primals), tangents[0]
+
+
+def ceiling(layer: Layer, params: Params) -> float:
+    """The value that a layer's activation cannot exceed, infinite for a ReLU."""
+    return max(float(params[f"{layer.name}.ceiling"][0]), LEAST_CEILING) if layer.levels else float("inf")
 
 
 def quantised(z: jax.Array, ceiling: jax.Array, levels: int) -> jax.Array:

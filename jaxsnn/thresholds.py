@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
+from jaxsnn.activation import ceiling
 from jaxsnn.convert import ann_forward
 from jaxsnn.errors import UserError
 from jaxsnn.network import Network
@@ -16,7 +17,7 @@ BINS = 1 << 16
 
 @dataclass(frozen=True)
 class Calibration:
-    """Distribution of each spiking layer's ReLU activations over a calibration batch, zeros included.
+    """Distribution of each spiking layer's activations over a calibration batch, zeros included.
 
     A histogram, so that its size does not grow with the network; a percentile is off by at most one bin,
     1 / 65536 of the layer's largest activation.
@@ -61,15 +62,19 @@ def calibrate(
 ) -> Calibration:
     """Histogram every spiking layer's activations over uint8 ``images`` (N, H, W, C); the network is folded.
 
+    Activations are those of the ReLU. Quantised ones are counted up to their ceiling but not rounded, so that the
+    100th percentile is that ceiling, where any reaches it, and neighbouring percentiles differ.
+
     Raises:
         UserError: a layer is never active, so that no threshold can be read from it.
     """
     forward = jax.jit(ann_forward, static_argnums=0)
+    tops = [ceiling(layer, params) for layer in network.spiking]
 
     def activations():
         for start in range(0, len(images), batch):
             sums = forward(network, params, images[start : start + batch])[:-1]
-            yield [np.maximum(np.asarray(s), 0).ravel() for s in sums]
+            yield [np.clip(np.asarray(s), 0, top).ravel() for s, top in zip(sums, tops)]
             if progress is not None:
                 progress(len(images[start : start + batch]))
 

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 
 import data
 from jaxsnn import command
-from jaxsnn.activation import LEAST_CEILING, SHIFT
+from jaxsnn.activation import SHIFT, ceiling
 from jaxsnn.ann import ANN
 from jaxsnn.architectures import NORMS, architecture
 from jaxsnn.convert import preprocess
@@ -251,7 +251,7 @@ def write_ceilings(path: Path, weights: Path, network: Network, params: Params) 
         "weights": str(weights),
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "layers": layers,
-        "thresholds": [max(float(params[f"{name}.ceiling"][0]), LEAST_CEILING) for name in layers],
+        "thresholds": [ceiling(layer, params) for layer in network.spiking],
         "v0": [SHIFT] * len(layers),
     }
     write_json(path, thresholds)

@@ -20,6 +20,7 @@ from jaxsnn.evaluate import EvaluateConfig, evaluate
 from jaxsnn.network import BatchNorm, ScaleNorm, from_json, shapes_of, to_json, vgg
 from jaxsnn.simulate import record
 from jaxsnn.snn import Dynamics, Genes
+from jaxsnn.thresholds import calibrate
 from jaxsnn.torch_network import refuse_quantised
 from jaxsnn.train import TrainConfig, train
 from jaxsnn.weights import load_weights, save_weights
@@ -76,6 +77,25 @@ def test_each_layer_has_its_own_ceiling_and_folding_keeps_them():
         folded, layers=tuple(dataclasses.replace(layer, levels=None) for layer in folded.layers)
     )
     assert not np.allclose(ann_forward(plain, arrays, dyadic_images(32))[-1], expected, rtol=1e-2)
+
+
+def test_the_highest_percentile_is_the_ceiling():
+    """Where activations reach it; sums beyond it do not count, and those of a layer with a ReLU are not cut."""
+    network = with_levels(vgg([[4], [4]], name="n", **PLAIN), 4)
+    params = {name: np.ones(shape, np.float32) for name, shape in shapes_of(network).items()}
+    params |= {"conv1.ceiling": np.full(1, 0.5, np.float32), "conv2.ceiling": np.full(1, 1e6, np.float32)}
+    images = dyadic_images(8)
+    assert ann_forward(network, params, images)[0].max() > 1
+    cut = calibrate(network, params, images)
+    np.testing.assert_allclose(cut.threshold(100.0)[0], 0.5)
+    assert 0 < cut.threshold(100.0)[1] < 1e6
+    assert cut.percentile(np.array([0.4, 0.4]))[0] < cut.percentile(np.array([0.5, 0.5]))[0] == 100
+    relu = dataclasses.replace(
+        network, layers=tuple(dataclasses.replace(layer, levels=None) for layer in network.layers)
+    )
+    np.testing.assert_allclose(
+        calibrate(relu, params, images).threshold(100.0)[0], ann_forward(relu, params, images)[0].max()
+    )
 
 
 def test_weights_keep_the_ceilings(tmp_path):
