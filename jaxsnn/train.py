@@ -221,10 +221,15 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
     return with_activation(network, config)
 
 
+def in_bfloat16(precision: str) -> bool:
+    """Whether linear maps are computed in bfloat16 on this machine; ``precision`` as of ``TrainConfig``."""
+    return precision == "bfloat16" or (precision == "auto" and jax.default_backend() != "cpu")
+
+
 def start(config: TrainConfig, training: data.Dataset, say: Callable[[str], None]) -> ANN:
     """The ANN to begin with: of the weights that the user gave, or drawn."""
     first = training.images[: config.batch]
-    half = config.precision == "bfloat16" or (config.precision == "auto" and jax.default_backend() != "cpu")
+    half = in_bfloat16(config.precision)
     if config.weights is None:
         network = network_for(config, training)
         ann = ANN(network, config.seed, RECIPES[config.recipe].start == "fan_out", half)
