@@ -32,12 +32,13 @@ from jaxsnn.activation import SHIFT, ceiling
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import ann_right, describe_device, stack
 from jaxsnn.latency import latency
+from jaxsnn.network import to_json
 from jaxsnn.optimize import optimize
 from jaxsnn.pretrained import load_snn
 from jaxsnn.settings import OptimizeConfig, resolve
 from jaxsnn.simulate import observe_images
 from jaxsnn.snn import SNN, Dynamics, Genes
-from jaxsnn.weights import write_atomically
+from jaxsnn.weights import embedded_path, write_atomically
 
 PAPER = "the paper: 91.03 % after 91 timesteps at the 99.7 percentile, 91.05 % after 42 optimised (53.8 % saved)"
 ORDINARY, HALF_FULL, CEILINGS = "99.7 percentile", "99.7, v0 = 1/2", "QCFS"
@@ -148,14 +149,15 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
 
 def run(job: OptimizeConfig) -> dict:
     """results.json of a search, which is run where it is not there yet."""
+    sha256 = hashlib.sha256((job.weights or embedded_path()).read_bytes()).hexdigest()
     if not (job.out / "results.json").exists():
         optimize(job)
     held = runfolder.read_json(job.out / "config.json")
     moved = ("weights", "data_dir")  # the files may lie elsewhere now
     settings = {k: v for k, v in asdict(resolve(job)).items() if k in held and k not in moved}
     wanted = runfolder.plain({k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
-    if any(held[key] != value for key, value in wanted.items()):
-        raise UserError(f"{job.out} holds a run with other settings: delete it")
+    if held["weights_sha256"] != sha256 or any(held[key] != value for key, value in wanted.items()):
+        raise UserError(f"{job.out} holds a run with other weights or settings: delete it")
     return json.loads((job.out / "results.json").read_text())
 
 
@@ -170,21 +172,32 @@ def half_full(threshold: np.ndarray) -> Genes:
     return Genes(threshold, np.full_like(threshold, SHIFT))
 
 
-def networks(config: Config, searches: dict[str, list[dict]]) -> list[Tested]:
-    """The baseline, it half full, the QCFS network as it was trained, and what every search found."""
+def load(config: Config) -> tuple[tuple[SNN, str], tuple[SNN, str]]:
+    """The network, and the QCFS network or the same again, each with its file's sha256."""
     given = load_snn(config.weights, config.network)
-    ordinary = genes_of(next(iter(searches.values()))[0]["baseline"])._replace(v0=None, leak=None)
+    if config.qcfs is None:
+        return given, given
+    quantised = load_snn(config.qcfs)
+    first, second = given[0].network, quantised[0].network
+    if not all(layer.levels for layer in second.spiking):
+        raise UserError(f"{config.qcfs} was not trained with --activation qcfs")
+    if (first.delay, first.classes, first.input_shape) != (second.delay, second.classes, second.input_shape):
+        raise UserError(f"{config.qcfs} has other layers, classes or images than {config.weights}")
+    return given, quantised
+
+
+def networks(
+    config: Config, given: tuple[SNN, str], quantised: tuple[SNN, str], searches: dict[str, list[dict]]
+) -> list[Tested]:
+    """The baseline, it half full, the QCFS network as it was trained, and what every search found."""
+    ordinary = genes_of(searches[config.rows[0]][0]["baseline"])._replace(v0=None, leak=None)
     precision, few = config.job.precision, config.v0_test_timesteps
     found = [
         Tested(ORDINARY, None, *given, ordinary, config.baseline_timesteps, precision),
         Tested(HALF_FULL, None, *given, half_full(ordinary.threshold), few, precision),
     ]
-    quantised = given
     if config.qcfs:
-        quantised = load_snn(config.qcfs)
         snn = quantised[0]
-        if not all(layer.levels for layer in snn.network.spiking):
-            raise UserError(f"{config.qcfs} was not trained with --activation qcfs")
         ceilings = np.array([[ceiling(layer, snn.params) for layer in snn.network.spiking]], np.float32)
         found.append(Tested(CEILINGS, None, *quantised, half_full(ceilings), few, precision))
     for row, results in searches.items():
@@ -204,7 +217,8 @@ def networks(config: Config, searches: dict[str, list[dict]]) -> list[Tested]:
 
 def key_of(tested: Tested, comparison: str, test: data.Dataset) -> str:
     """Name of the file that keeps which test images a network gets right."""
-    parts = [tested.sha256, str((tested.timesteps, tested.precision, comparison))]
+    run = (tested.timesteps, tested.precision, comparison)
+    parts = [tested.sha256, str(run), to_json(tested.snn.network)]
     arrays = [test.images, test.labels, *(np.zeros(0) if gene is None else gene for gene in tested.genes)]
     digest = hashlib.sha256("".join(parts).encode())
     for array in arrays:
@@ -299,9 +313,12 @@ def accuracies(report: dict) -> Table:
 def main(config: Config) -> dict:
     """Run what is missing, print the tables, write reproduce.json and the figure."""
     console = Console()
+    if not config.rows:
+        raise UserError("--rows needs one row at least: the baseline is that of its search")
+    given, quantised = load(config)
     searches = {row: [run(job) for job in each] for row, each in jobs(config).items()}
     test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
-    found = networks(config, searches)
+    found = networks(config, given, quantised, searches)
     rights = test_all(config, found, test, console)
     snn = found[0].snn
     ann = ann_right(snn.network, snn.params, test.images, test.labels)
@@ -312,6 +329,8 @@ def main(config: Config) -> dict:
         for key in ("search_seconds", "training_cost_epochs"):
             if row in searches:
                 rows[row][key] = [result[key] for result in searches[row]]
+        if row in searches:
+            rows[row]["searched_timesteps"] = jobs(config)[row][0].timesteps
     report = {
         "network": snn.network.name,
         "test_images": len(test),

@@ -125,22 +125,25 @@ class ANN(nnx.Module):
         params = self.params()
         return self._sums(x, key, params, activations(self.network, params))[-1]
 
-    def start_scales(self, x: jax.Array) -> None:
+    def start_scales(self, x: jax.Array, key: jax.Array) -> None:
         """Scale kernels without a norm to unit variance of their outputs on normalised images (N, H, W, C).
 
-        Layer by layer, each behind the scaled ones before it (LSUV without its orthogonal start: D. Mishkin and
-        J. Matas, All you need is a good init, ICLR 2016); the read-out keeps its own. A pool in front of the
-        activation shrinks the signal, so that the paper's VGG15 hardly learns from a Kaiming start.
+        Layer by layer, each behind the scaled ones before it, with norms and dropout as in training (LSUV without
+        its orthogonal start: D. Mishkin and J. Matas, All you need is a good init, ICLR 2016); the read-out keeps
+        its own. A pool in front of the activation shrinks the signal, so that the paper's VGG15 hardly learns from
+        a Kaiming start.
         """
         readout = self.network.layers[-1].edges
+        masks = (jax.random.fold_in(key, index) for index in itertools.count())
 
         def apply(edge: Edge, x: jax.Array) -> jax.Array:
             maps = [op for op in edge.ops if isinstance(op, Conv | Dense)]
-            if not maps or edge in readout or any(isinstance(op, BatchNorm | ScaleNorm) for op in edge.ops):
-                return self._apply(edge, x, self.params(), None)
-            kernel = self.ops[maps[0].name].kernel
-            kernel[...] = kernel[...] / jnp.std(self._apply(edge, x, self.params(), None))
-            return self._apply(edge, x, self.params(), None)
+            normed = any(isinstance(op, BatchNorm | ScaleNorm) for op in edge.ops)
+            if maps and not normed and edge not in readout:
+                kernel = self.ops[maps[0].name].kernel
+                spread = jnp.std(self._apply(edge, x, self.params(), masks))
+                kernel[...] = kernel[...] / jnp.where(spread > 0, spread, 1)
+            return self._apply(edge, x, self.params(), masks)
 
         run(self.network, x, apply, jax.nn.relu)
 

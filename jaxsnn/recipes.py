@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import optax
 
 
@@ -28,10 +29,8 @@ class Recipe:
         """The learning rate at each of ``steps`` steps."""
         if self.divided_at is None:
             return optax.cosine_onecycle_schedule(steps, learning_rate, 0.2, 25, 1e4)
-        # a rate in force for no step at all is left out by the later one
-        return optax.piecewise_constant_schedule(
-            learning_rate, {max(1, round(share * steps)): 0.1 for share in self.divided_at}
-        )
+        boundaries = jnp.array([round(share * steps) for share in self.divided_at])
+        return lambda step: learning_rate * 0.1 ** (step >= boundaries).sum()
 
 
 RECIPES = {

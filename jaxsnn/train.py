@@ -16,7 +16,8 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
+from safetensors.numpy import save as to_bytes
 
 import data
 from jaxsnn import command
@@ -26,10 +27,10 @@ from jaxsnn.architectures import NORMS, architecture
 from jaxsnn.convert import preprocess
 from jaxsnn.errors import UserError
 from jaxsnn.evaluation import check_data
-from jaxsnn.network import Network
+from jaxsnn.network import MOST_LEVELS, Network
 from jaxsnn.pretrained import load_network
 from jaxsnn.recipes import RECIPES
-from jaxsnn.runfolder import write_json
+from jaxsnn.runfolder import read_json, write_json
 from jaxsnn.weights import Params, save_weights, write_atomically
 
 WAIT = 10
@@ -51,17 +52,20 @@ class TrainConfig:
     """Go on from these weights, a file as --weights of jaxsnn.optimize takes, instead of random ones."""
     recipe: Literal["fast", "paper-cifar", "paper-imagenet"] = "fast"
     """fast: one cycle of the learning rate, Nesterov momentum, label smoothing, clipped gradients. paper-cifar and
-    paper-imagenet: as the paper's authors trained, 200 and 100 epochs."""
+    paper-imagenet: rates, batches and epochs of the paper's authors. Options that say "by recipe" are the recipe's
+    unless they are given."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
     norm: Literal["none", "batch", "scale"] | None = None
     """Normalisation: none, batch (BatchNorm, which leaves a bias on conversion) or scale (which leaves none);
     default: the architecture's."""
-    activation: Literal["relu", "qcfs"] = "relu"
+    activation: Literal["relu", "qcfs"] | None = None
     """relu, or qcfs: quantised steps up to a learned ceiling (Bu et al. 2022). Then thresholds.json is written
-    too, for jaxsnn.evaluate: the ceilings are the thresholds, half of them the initial membranes."""
-    levels: int = 8
-    """Steps of qcfs: about the timesteps in which the spiking network is meant to answer."""
+    too, for jaxsnn.evaluate: the ceilings are the thresholds, half of them the initial membranes. Default: as in
+    --weights, otherwise relu."""
+    levels: int | None = None
+    """Steps of qcfs: about the timesteps in which the spiking network is meant to answer. Default: as in
+    --weights, otherwise 8."""
     data: str = "embedded"
     """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
     data_dir: Path | None = None
@@ -72,12 +76,15 @@ class TrainConfig:
     """Folder of the run: weights.safetensors (of the last epoch), best.safetensors (of the best one on --holdout),
     history.jsonl, config.json, checkpoint.safetensors."""
     epochs: int | None = None
-    """Default, as for all the following: the recipe's."""
+    """By recipe 30, 200 or 100."""
     batch: int | None = None
+    """By recipe 128, 256 or 128."""
     learning_rate: float | None = None
-    """Peak of the one cycle, reached after a fifth of the steps, or the rate to start from."""
+    """By recipe 0.1, 0.05 or 0.01: the peak of the one cycle, after a fifth of the steps, or the rate at first."""
     weight_decay: float | None = None
+    """By recipe 5e-4, 1e-4 or 1e-4; in kernels only."""
     label_smoothing: float | None = None
+    """By recipe 0.1, 0 or 0."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where XLA's bfloat16 is slower."""
     seed: int = 0
@@ -118,7 +125,9 @@ def _predict(ann: ANN, images) -> jax.Array:
 
 
 def accuracy(ann: ANN, dataset: data.Dataset, batch: int = 500) -> float:
-    """Share of the dataset that the ANN classifies right."""
+    """Share of the dataset that the ANN classifies right, in float32, as its weights will be used."""
+    ann = nnx.clone(ann)
+    ann.half = False
     right = 0
     for start in range(0, len(dataset), batch):
         right += int(
@@ -145,7 +154,7 @@ def save_checkpoint(path: Path, ann: ANN, optimizer: nnx.Optimizer, epoch: int) 
     """Everything that training needs to go on behind ``epoch`` epochs, in one file written atomically."""
     leaves = jax.tree.leaves(nnx.state((ann, optimizer)))
     arrays = {f"{index:05d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
-    write_atomically(path, save(arrays | {"epoch": np.asarray([epoch])}))
+    write_atomically(path, to_bytes(arrays | {"epoch": np.asarray([epoch])}))
 
 
 def load_checkpoint(path: Path, ann: ANN, optimizer: nnx.Optimizer) -> int:
@@ -174,18 +183,13 @@ def rows_behind(folder: Path, epochs: int) -> list[dict]:
     return [json.loads(line) for line in lines]
 
 
-def params_of(ann: ANN) -> Params:
-    """Parameters and statistics of the ANN by name, on the host."""
-    return {name: np.asarray(value) for name, value in ann.params().items()}
-
-
 def load_data(config: TrainConfig) -> tuple[data.Dataset, data.Dataset | None, data.Dataset]:
     """Training images, held-out training images or None, and test images."""
     train = data.load(config.data, "train", config.data_dir)
     test = data.load(config.data, "test", config.data_dir)
     if config.holdout == "none":
         return train, None, test
-    held = data.load(config.holdout, "train")
+    held = data.load(config.holdout, "train", config.data_dir)
     rest = data.split_out(train, held)
     if len(rest) == len(train):
         raise UserError(f"none of the images of {config.holdout} is in {config.data}: nothing to hold out")
@@ -195,8 +199,12 @@ def load_data(config: TrainConfig) -> tuple[data.Dataset, data.Dataset | None, d
 
 
 def with_activation(network: Network, config: TrainConfig) -> Network:
-    """The network with the activations that the user chose."""
-    levels = config.levels if config.activation == "qcfs" else None
+    """The network with the activations that the user chose, or its own."""
+    own = network.spiking[0].levels if network.spiking else None
+    quantised = own is not None if config.activation is None else config.activation == "qcfs"
+    if config.levels is not None and not quantised:
+        raise UserError("--levels are those of quantised activations: give --activation qcfs")
+    levels = (config.levels or own or 8) if quantised else None
     spiking = tuple(replace(layer, levels=levels) for layer in network.spiking)
     return replace(network, layers=(*spiking, network.layers[-1]))
 
@@ -211,7 +219,7 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
     if config.width != 1:
         chosen["width"] = config.width
     network = architecture(
-        config.network or "vgg11-slim",
+        config.network,
         **chosen,
         classes=len(train.classes),
         input_shape=train.images.shape[1:],
@@ -228,13 +236,15 @@ def in_bfloat16(precision: str) -> bool:
 
 def start(config: TrainConfig, training: data.Dataset, say: Callable[[str], None]) -> ANN:
     """The ANN to begin with: of the weights that the user gave, or drawn."""
-    first = training.images[: config.batch]
+    some = np.random.default_rng(config.seed).permutation(len(training))[: config.batch]
+    first = jnp.asarray(training.images[some])
+    key = jax.random.key(config.seed)
     half = in_bfloat16(config.precision)
     if config.weights is None:
         network = network_for(config, training)
         ann = ANN(network, config.seed, RECIPES[config.recipe].start == "fan_out", half)
         if RECIPES[config.recipe].start == "lsuv":
-            nnx.jit(ANN.start_scales)(ann, preprocess(network, jnp.asarray(first)))
+            nnx.jit(ANN.start_scales)(ann, preprocess(network, first), key)
         given: Params = {}
     else:
         found, given = load_network(config.weights, config.network, training.images.shape[1:], say)
@@ -242,38 +252,61 @@ def start(config: TrainConfig, training: data.Dataset, say: Callable[[str], None
         network = with_activation(found, config)
         ann = ANN(network, config.seed, half=half)
         ann.set_params(given)
-    if config.activation == "qcfs" and not any(name.endswith(".ceiling") for name in given):
-        start_ceilings = nnx.jit(ANN.start_ceilings)
-        start_ceilings(ann, preprocess(network, jnp.asarray(first)), jax.random.key(config.seed))
+    if ann.ceilings and not any(name.endswith(".ceiling") for name in given):
+        nnx.jit(ANN.start_ceilings)(ann, preprocess(network, first), key)
     return ann
 
 
-def write_ceilings(path: Path, weights: Path, network: Network, params: Params) -> None:
-    """The learned ceilings as a file of thresholds for ``jaxsnn.evaluate``, initial membranes at half of them."""
-    layers = [layer.name for layer in network.spiking]
-    thresholds = {
-        "network": network.name,
-        "weights": str(weights),
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "layers": layers,
-        "thresholds": [ceiling(layer, params) for layer in network.spiking],
-        "v0": [SHIFT] * len(layers),
-    }
-    write_json(path, thresholds)
+def save(path: Path, ann: ANN, notes: dict[str, str]) -> None:
+    """Write the ANN's weights and, beside those of a quantised one, its ceilings as thresholds.json."""
+    network, params = ann.network, {name: np.asarray(value) for name, value in ann.params().items()}
+    save_weights(path, network, params, notes)
+    if ann.ceilings:
+        prefix = "" if path.stem == "weights" else f"{path.stem}-"
+        thresholds = {
+            "network": network.name,
+            "weights": str(path),
+            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "layers": [layer.name for layer in network.spiking],
+            "thresholds": [ceiling(layer, params) for layer in network.spiking],
+            "v0": [SHIFT] * len(network.spiking),
+        }
+        write_json(path.with_name(f"{prefix}thresholds.json"), thresholds)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
     """The configuration with the recipe's values filled in and every setting checked."""
     chosen, given = asdict(RECIPES[config.recipe]), asdict(config)
     config = replace(config, **{k: v for k, v in chosen.items() if k in given and given[k] is None})
-    if config.weights is not None and (config.norm is not None or config.width != 1):
+    config = replace(config, precision="bfloat16" if in_bfloat16(config.precision) else "float32")
+    if config.weights is None:
+        config = replace(config, network=config.network or "vgg11-slim")
+    elif config.norm is not None or config.width != 1:
         raise UserError("--weights brings its own network: leave --norm and --width out")
     if not (np.isfinite(config.learning_rate) and 0 <= config.label_smoothing < 1 and config.weight_decay >= 0):
         raise UserError("--learning-rate must be finite, --label-smoothing in [0, 1), --weight-decay at least 0")
-    for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("levels", 1), ("learning_rate", 0.0)):
+    for name, low in (("seed", 0), ("epochs", 1), ("batch", 1), ("learning_rate", 0.0)):
         if not getattr(config, name) >= low:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    if config.levels is not None and not 1 <= config.levels <= MOST_LEVELS:
+        raise UserError(f"--levels is {config.levels}, expected 1 to {MOST_LEVELS}")
     return config
+
+
+def open_folder(config: TrainConfig) -> None:
+    """Write config.json, or check that the one that is there has the same settings."""
+    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "data_dir", "debug")}
+    if config.weights is not None:
+        settings["weights"] = hashlib.sha256(config.weights.read_bytes()).hexdigest()
+    record = config.out / "config.json"
+    if record.exists():
+        held = read_json(record)
+        changed = [k for k, v in settings.items() if held.get(k, v) != v]
+        if changed:
+            name, value = changed[0], held[changed[0]]
+            why = f"holds a run with other settings ({name} was {value})"
+            raise UserError(f"{config.out} {why}: choose another --out or delete it")
+    write_json(record, settings)
 
 
 def train(config: TrainConfig) -> None:
@@ -284,16 +317,11 @@ def train(config: TrainConfig) -> None:
     if config.batch > len(training):
         raise UserError(f"--batch is {config.batch}, but there are only {len(training)} training images")
     ann = start(config, training, lambda note: console.print(note, highlight=False, markup=False))
-    network = ann.network
     per_epoch = len(training) // config.batch
     optimizer = make_optimizer(ann, config, config.epochs * per_epoch)
 
-    kept = asdict(config) | {"weights": config.weights and hashlib.sha256(config.weights.read_bytes()).hexdigest()}
-    settings = json.dumps(kept | {"out": None, "data_dir": None, "debug": None}, indent=2).encode()
-    record, checkpoint = config.out / "config.json", config.out / "checkpoint.safetensors"
-    if record.exists() and record.read_bytes() != settings:
-        raise UserError(f"{config.out} holds a run with other settings; choose another --out or delete it")
-    write_atomically(record, settings)
+    open_folder(config)
+    checkpoint = config.out / "checkpoint.safetensors"
     done = load_checkpoint(checkpoint, ann, optimizer) if checkpoint.exists() else 0
     best = max((row.get("held_out_accuracy", 0.0) for row in rows_behind(config.out, done)), default=0.0)
     if done:
@@ -335,7 +363,7 @@ def train(config: TrainConfig) -> None:
                 if row["held_out_accuracy"] > best:
                     best = row["held_out_accuracy"]
                     notes = {"data": config.data, "epoch": str(epoch + 1), "held_out_accuracy": f"{best:.4f}"}
-                    save_weights(config.out / "best.safetensors", network, params_of(ann), notes)
+                    save(config.out / "best.safetensors", ann, notes)
             with (config.out / "history.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
             save_checkpoint(checkpoint, ann, optimizer, epoch + 1)
@@ -348,11 +376,8 @@ def train(config: TrainConfig) -> None:
         "test_images": str(len(test)),
         "seed": str(config.seed),
     }
-    params = params_of(ann)
     weights = config.out / "weights.safetensors"
-    save_weights(weights, network, params, notes)
-    if config.activation == "qcfs":
-        write_ceilings(config.out / "thresholds.json", weights, network, params)
+    save(weights, ann, notes)
     console.print(f"test accuracy {100 * score:.2f} % on {len(test)} images -> {weights}")
 
 

@@ -48,6 +48,7 @@ def test_the_papers_rates():
             assert np.isclose(schedule(epoch * steps - 1), rate * 0.1 ** (tenths - 1))
             assert np.isclose(schedule(epoch * steps), rate * 0.1**tenths)
     assert np.isclose(RECIPES["fast"].schedule(0.3, 100)(20), 0.3)
+    assert np.isclose(RECIPES["paper-imagenet"].schedule(1.0, 1)(1), 1e-3)  # all three within one step
 
 
 def test_a_recipe_fills_in_what_the_user_left_open():
@@ -77,15 +78,26 @@ def test_the_start_gives_layers_without_a_norm_unit_variance():
     x = preprocess(network, IMAGES.images)
     ann.ops["conv2"].kernel[...] *= 0.01
     assert ann_forward(network, ann.params(), IMAGES.images)[-2].std() < 0.1
-    nnx.jit(ANN.start_scales)(ann, x)
+    nnx.jit(ANN.start_scales)(ann, x, jax.random.key(0))
     sums = ann_forward(network, ann.params(), IMAGES.images)
     np.testing.assert_allclose([layer.std() for layer in sums[:-1]], 1, rtol=1e-3)
     np.testing.assert_array_equal(ann.params()["dense2.kernel"], readout)
-    normed = ANN(SMALL(), 0)
-    before = {name: np.asarray(value) for name, value in normed.params().items()}
-    nnx.jit(ANN.start_scales)(normed, x)
-    for name, value in normed.params().items():
-        np.testing.assert_array_equal(value, before[name])
+
+
+def test_the_start_sees_norms_as_training_does():
+    """A dense layer without a norm behind layers with one, as in VGG16: unit variance where it will be trained."""
+    network = vgg([[8], [8]], [12], windows=[4, 4], name="mixed", norm=BatchNorm)
+    *others, hidden, last = network.layers
+    plain = dataclasses.replace(hidden, edges=(dataclasses.replace(hidden.edges[0], ops=hidden.edges[0].ops[:1]),))
+    ann = ANN(dataclasses.replace(network, layers=(*others, plain, last)), 0)
+    ann.ops["conv1"].kernel[...] *= 0.01
+    before = {name: np.asarray(value) for name, value in ann.params().items()}
+    x = preprocess(network, IMAGES.images)
+    nnx.jit(ANN.start_scales)(ann, x, jax.random.key(0))
+    sums = nnx.jit(lambda ann, x: ann._sums(x, jax.random.key(1), ann.params(), jax.nn.relu))(ann, x)
+    np.testing.assert_allclose(sums[2].std(), 1, rtol=1e-3)
+    changed = [name for name, value in ann.params().items() if not np.array_equal(value, before[name])]
+    assert [name for name in changed if name.endswith(".kernel")] == ["dense1.kernel"]
 
 
 def test_kernels_over_the_fan_out_have_its_variance():
@@ -126,19 +138,28 @@ def test_training_goes_on_from_weights_and_keeps_its_best_epoch(monkeypatch, tmp
     ann = start(resolve(again), training, print)
     assert ann.network == network and f"{accuracy(ann, test):.4f}" == notes["test_accuracy"]
     quantised = start(resolve(dataclasses.replace(again, activation="qcfs")), training, print)
+    assert quantised.network.layers[0].levels == 8
     ceilings = [ceiling[...].item() for ceiling in quantised.ceilings.values()]
     assert ceilings[0] > 0 and ceilings != [1.0]
     np.testing.assert_array_equal(quantised.params()["conv1.kernel"], params["conv1.kernel"])
 
     held = data.load("embedded", "train", limit=300)
     monkeypatch.setattr("jaxsnn.train.load_data", lambda config: (training, held, test))
-    train(again)
+    train(dataclasses.replace(again, activation="qcfs", levels=4))
     rows = [json.loads(line) for line in (tmp_path / "second" / "history.jsonl").read_text().splitlines()]
     best = max(row["held_out_accuracy"] for row in rows)
     stored, arrays, notes = load_weights(tmp_path / "second" / "best.safetensors")
     assert float(notes["held_out_accuracy"]) == round(best, 4)
     logits = ann_forward(*fold(stored, arrays), held.images)[-1]
     np.testing.assert_allclose((logits.argmax(-1) == held.labels).mean(), best, atol=0.004)
+    found = json.loads((tmp_path / "second" / "best-thresholds.json").read_text())
+    assert found["thresholds"] == [arrays["conv1.ceiling"].item()] and found["v0"] == [0.5]
+
+    file = tmp_path / "second" / "best.safetensors"  # quantised networks stay so, unless the user wants another
+    for chosen, levels in (({}, 4), ({"activation": "relu"}, None), ({"activation": "qcfs", "levels": 2}, 2)):
+        third = start(resolve(TrainConfig(weights=file, **chosen)), training, print)
+        assert third.network.layers[0].levels == levels
+        assert levels is None or third.ceilings["conv1"][...] == arrays["conv1.ceiling"]
 
 
 def test_an_interrupted_epochs_line_is_dropped(tmp_path):
@@ -152,6 +173,10 @@ def test_an_interrupted_epochs_line_is_dropped(tmp_path):
 def test_settings_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(UserError, match="--weights brings its own network"):
         resolve(TrainConfig(weights=tmp_path / "w.safetensors", width=0.5))
+    with pytest.raises(UserError, match="give --activation qcfs"):
+        start(resolve(TrainConfig(levels=4)), IMAGES, print)
+    with pytest.raises(UserError, match="--levels is 0"):
+        resolve(TrainConfig(activation="qcfs", levels=0))
     with pytest.raises(UserError, match="nothing is left to train on"):
         load_data(TrainConfig(holdout="embedded"))
     with pytest.raises(UserError, match="no weights file"):
