@@ -72,14 +72,12 @@ class Config:
     rows: tuple[Literal["threshold", "v0", "leak"], ...] = ("threshold", "v0", "leak")
     """threshold: as in the paper; v0: initial membranes are searched as well; leak: leaks are, and membranes start
     half full."""
-    v0_timesteps: int = 35
-    """Timesteps of the searches of the rows v0 and leak: membranes that start half full need fewer."""
-    qcfs_timesteps: int = 26
-    """Timesteps of the searches in the QCFS network."""
+    half_full_timesteps: int = 26
+    """Timesteps of the searches whose membranes start half full, all but the row threshold: they need fewer."""
     test_timesteps: int = 100
     baseline_timesteps: int = 200
     """Timesteps of the 99.7-percentile network, which is slower."""
-    v0_test_timesteps: int = 60
+    half_full_test_timesteps: int = 60
     """Timesteps of the networks that start half full, which are faster."""
     test_images: int | None = None
     """Test images; default: all."""
@@ -124,17 +122,16 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
         "test_images": 100,
         "test_timesteps": config.job.timesteps + 1,
     }
-    half_full = {"v0": SHIFT, "timesteps": config.v0_timesteps}
+    half_full = {"v0": SHIFT, "timesteps": config.half_full_timesteps}
     different = {
         "threshold": {},
         "v0": half_full | {"search": ("threshold", "v0")},
         "leak": half_full | {"search": ("threshold", "leak"), "precision": "float32"},  # int8 cannot leak
-        "qcfs": {
+        "qcfs": half_full
+        | {
             "weights": config.qcfs,
             "network": None,
-            "v0": SHIFT,
             "percentile": 100.0,  # of quantised activations: the ceilings
-            "timesteps": config.qcfs_timesteps,
         },
     }
     rows = (*config.rows, *(("qcfs",) if config.qcfs else ()))
@@ -191,7 +188,7 @@ def networks(
 ) -> list[Tested]:
     """The baseline, it half full, the QCFS network as it was trained, and what every search found."""
     ordinary = genes_of(searches[config.rows[0]][0]["baseline"])._replace(v0=None, leak=None)
-    precision, few = config.job.precision, config.v0_test_timesteps
+    precision, few = config.job.precision, config.half_full_test_timesteps
     found = [
         Tested(ORDINARY, None, *given, ordinary, config.baseline_timesteps, precision),
         Tested(HALF_FULL, None, *given, half_full(ordinary.threshold), few, precision),
