@@ -96,7 +96,7 @@ class Config:
     """The search; its data, weights, seed and folder are set by the options above."""
 
 
-class Tested(NamedTuple):
+class Entry(NamedTuple):
     """A spiking network that meets the test images: one candidate."""
 
     row: str
@@ -185,22 +185,22 @@ def load(config: Config) -> tuple[tuple[SNN, str], tuple[SNN, str]]:
 
 def networks(
     config: Config, given: tuple[SNN, str], quantised: tuple[SNN, str], searches: dict[str, list[dict]]
-) -> list[Tested]:
+) -> list[Entry]:
     """The baseline, it half full, the QCFS network as it was trained, and what every search found."""
     ordinary = genes_of(searches[config.rows[0]][0]["baseline"])._replace(v0=None, leak=None)
     precision, few = config.job.precision, config.half_full_test_timesteps
     found = [
-        Tested(ORDINARY, None, *given, ordinary, config.baseline_timesteps, precision),
-        Tested(HALF_FULL, None, *given, half_full(ordinary.threshold), few, precision),
+        Entry(ORDINARY, None, *given, ordinary, config.baseline_timesteps, precision),
+        Entry(HALF_FULL, None, *given, half_full(ordinary.threshold), few, precision),
     ]
     if config.qcfs:
         snn = quantised[0]
         ceilings = np.array([[ceiling(layer, snn.params) for layer in snn.network.spiking]], np.float32)
-        found.append(Tested(CEILINGS, None, *quantised, half_full(ceilings), few, precision))
+        found.append(Entry(CEILINGS, None, *quantised, half_full(ceilings), few, precision))
     for row, results in searches.items():
         for seed, result in enumerate(results):
             found.append(
-                Tested(
+                Entry(
                     row,
                     seed,
                     *(quantised if row == "qcfs" else given),
@@ -212,18 +212,18 @@ def networks(
     return found
 
 
-def key_of(tested: Tested, comparison: str, test: data.Dataset) -> str:
+def key_of(entry: Entry, comparison: str, test: data.Dataset) -> str:
     """Name of the file that keeps which test images a network gets right."""
-    run = (tested.timesteps, tested.precision, comparison)
-    parts = [tested.sha256, str(run), to_json(tested.snn.network)]
-    arrays = [test.images, test.labels, *(np.zeros(0) if gene is None else gene for gene in tested.genes)]
+    run = (entry.timesteps, entry.precision, comparison)
+    parts = [entry.sha256, str(run), to_json(entry.snn.network)]
+    arrays = [test.images, test.labels, *(np.zeros(0) if gene is None else gene for gene in entry.genes)]
     digest = hashlib.sha256("".join(parts).encode())
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes() + b"|")
     return digest.hexdigest()[:20]
 
 
-def test_all(config: Config, found: list[Tested], test: data.Dataset, console: Console) -> list[np.ndarray]:
+def test_all(config: Config, found: list[Entry], test: data.Dataset, console: Console) -> list[np.ndarray]:
     """Whether each network is right about each test image at each step, bool (B, T) each; kept in files."""
     folder = config.out / "tests"
     folder.mkdir(parents=True, exist_ok=True)

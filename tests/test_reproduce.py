@@ -1,0 +1,89 @@
+"""benchmarks.reproduce: what is kept of the test images, and what is asked before hours of searching."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks import reproduce
+from benchmarks.reproduce import Config, Entry, half_full, jobs, key_of, load, main
+from data import Dataset
+from jaxsnn.errors import UserError
+from jaxsnn.plan import Plan
+from jaxsnn.simulate import observe_images
+from jaxsnn.snn import Dynamics, Genes
+from jaxsnn.weights import embedded_path
+from networks import dyadic_images, dyadic_snn
+
+
+def entry(row, seed, threshold, timesteps, precision="float32", v0=False):
+    snn = dyadic_snn("bias")
+    theta = np.full((1, len(snn.network.spiking)), threshold, np.float32)
+    return Entry(row, seed, snn, "sha", half_full(theta) if v0 else Genes(theta), timesteps, precision)
+
+
+def test_tests_are_kept_and_each_network_has_its_own(monkeypatch, tmp_path):
+    """Networks simulated together give what each gives alone, also when read back; steps need not divide by 8."""
+    images = dyadic_images(12)
+    snn = dyadic_snn("bias")
+    classes = tuple(map(str, range(snn.network.classes)))
+    labels = (np.arange(12) % len(classes)).astype(np.int32)
+    test = Dataset(images, labels, classes, "drawn", "test", "the test")
+    config = Config(what="cifar10", out=tmp_path)
+    found = [entry("a", None, 1.0, 13), entry("b", 0, 0.5, 13, v0=True), entry("b", 1, 0.5, 9)]
+    names = {key_of(each, ">", test) for each in found}
+    assert len(names) == 3
+    first = reproduce.test_all(config, found, test, Console(quiet=True))
+    for each, right in zip(found, first):
+        _, expected = observe_images(
+            each.snn, each.genes, images, labels, each.timesteps, Dynamics(">", "layer"), Plan(precision="float32")
+        )
+        np.testing.assert_array_equal(right, expected[0])
+
+    def fail(*arguments):
+        raise AssertionError("simulated again")
+
+    monkeypatch.setattr(reproduce, "observe_images", fail)
+    again = reproduce.test_all(config, found[::-1], test, Console(quiet=True))
+    for one, two in zip(first, again[::-1]):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(AssertionError, match="simulated again"):
+        reproduce.test_all(config, [found[0]._replace(timesteps=14)], test, Console(quiet=True))
+
+
+def test_what_distinguishes_networks_distinguishes_their_files():
+    test = Dataset(np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32), ("a",), "drawn", "test", "the test")
+    one = entry("a", 0, 1.0, 8)
+    others = [
+        one._replace(sha256="other"),
+        one._replace(timesteps=9),
+        one._replace(precision="int8"),
+        one._replace(genes=Genes(one.genes.threshold * 2)),
+        one._replace(genes=half_full(one.genes.threshold)),
+        one._replace(genes=Genes(one.genes.threshold, None, one.genes.threshold)),
+        one._replace(snn=dyadic_snn("residual")),
+    ]
+    keys = [key_of(each, ">", test) for each in (one, *others)] + [key_of(one, ">=", test)]
+    assert len(set(keys)) == len(keys)
+    assert key_of(one._replace(row="b", seed=3), ">", test) == keys[0]  # a name is not a network
+
+
+def test_every_row_is_a_search_of_its_own(tmp_path):
+    """All but the paper's row start half full and search the same number of timesteps; int8 cannot leak."""
+    config = Config(what="cifar10", qcfs=tmp_path / "q", weights=tmp_path / "w", network="vgg15-bn", seeds=2)
+    found = jobs(config)
+    assert list(found) == ["threshold", "v0", "leak", "qcfs"] and {len(row) for row in found.values()} == {2}
+    assert [job.seed for job in found["v0"]] == [0, 1]
+    first = {row: each[0] for row, each in found.items()}
+    assert {row: job.v0 for row, job in first.items()} == {"threshold": 0, "v0": 0.5, "leak": 0.5, "qcfs": 0.5}
+    assert {first[row].timesteps for row in ("v0", "leak", "qcfs")} == {config.half_full_timesteps}
+    assert first["leak"].precision == "float32" and first["qcfs"].weights == config.qcfs
+    assert first["qcfs"].network is None and first["threshold"].network == "vgg15-bn"
+
+
+def test_what_cannot_be_compared_is_refused_before_the_searches():
+    with pytest.raises(UserError, match="not trained with --activation qcfs"):
+        load(Config(what="cifar10", qcfs=embedded_path()))
+    with pytest.raises(UserError, match="needs one row"):
+        main(dataclasses.replace(Config(what="cifar10"), rows=()))
