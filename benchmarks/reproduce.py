@@ -259,7 +259,7 @@ def test_all(config: Config, found: list[Entry], test: data.Dataset, console: Co
 
 
 def draw(report: dict, path: Path) -> None:
-    """Acc(t) of every network, one colour a row, as in Fig. 3(a)."""
+    """Acc(t) of every network, one colour a row, as in Fig. 3(a) but for the logarithmic axis."""
     with plt.rc_context(figures.STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.2))
         for name, curve in report["curves"].items():
@@ -273,8 +273,13 @@ def draw(report: dict, path: Path) -> None:
         axes.set(
             xlabel="timesteps (one step of delay per layer)",
             ylabel=f"accuracy on {report['test_images']:,} test images [%]",
-            xlim=(0, max(map(len, report["curves"].values()))),
+            xscale="log",  # networks that start half full are ten times faster than the slowest
+            xlim=(max(report["delay_steps"], 1), max(map(len, report["curves"].values()))),
         )
+        low, high = axes.get_xlim()
+        ticks = [t for t in (2, 5, 10, 15, 20, 30, 50, 100, 200, 500) if low <= t <= high]
+        axes.set_xticks(ticks, list(map(str, ticks)))
+        axes.minorticks_off()
         axes.legend(loc="lower right", fontsize=8)
         figures.save(figure, path)
 
