@@ -273,7 +273,7 @@ def draw(report: dict, path: Path) -> None:
         axes.set(
             xlabel="timesteps (one step of delay per layer)",
             ylabel=f"accuracy on {report['test_images']:,} test images [%]",
-            xscale="log",  # networks that start half full are ten times faster than the slowest
+            xscale="log",  # networks that start half full are several times faster
             xlim=(max(report["delay_steps"], 1), max(map(len, report["curves"].values()))),
         )
         low, high = axes.get_xlim()
@@ -318,7 +318,8 @@ def main(config: Config) -> dict:
     if not config.rows:
         raise UserError("--rows needs one row at least: the baseline is that of its search")
     given, quantised = load(config)
-    searches = {row: [run(job) for job in each] for row, each in jobs(config).items()}
+    wanted = jobs(config)
+    searches = {row: [run(job) for job in each] for row, each in wanted.items()}
     test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
     found = networks(config, given, quantised, searches)
     rights = test_all(config, found, test, console)
@@ -332,7 +333,7 @@ def main(config: Config) -> dict:
             if row in searches:
                 rows[row][key] = [result[key] for result in searches[row]]
         if row in searches:
-            rows[row]["searched_timesteps"] = jobs(config)[row][0].timesteps
+            rows[row]["searched_timesteps"] = wanted[row][0].timesteps
     report = {
         "network": snn.network.name,
         "test_images": len(test),

@@ -79,7 +79,7 @@ class ANN(nnx.Module):
 
     A map in front of a ``ScaleNorm`` is used with centred kernels (zero mean over each output's inputs): inputs
     behind a ReLU are positive, so this removes most of the mean that ``ScaleNorm`` cannot, and it leaves no
-    bias. Uncentred it trains worse than ``BatchNorm``, centred as well (README).
+    bias. The README compares it with ``BatchNorm`` and with no norm.
     """
 
     def __init__(self, network: Network, seed: int, fan_out: bool = False, half: bool = False):
@@ -129,8 +129,7 @@ class ANN(nnx.Module):
 
         Layer by layer, each behind the scaled ones before it, with norms and dropout as in training (LSUV without
         its orthogonal start: D. Mishkin and J. Matas, All you need is a good init, ICLR 2016); the read-out keeps
-        its own. A pool in front of the activation shrinks the signal, so that the paper's VGG15 hardly learns from
-        a Kaiming start.
+        its own. A pool in front of the activation shrinks the signal, which a Kaiming start does not reckon with.
         """
         readout = self.network.layers[-1].edges
         masks = (jax.random.fold_in(key, index) for index in itertools.count())

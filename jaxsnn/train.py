@@ -30,7 +30,8 @@ from jaxsnn.evaluation import check_data
 from jaxsnn.network import MOST_LEVELS, Network
 from jaxsnn.pretrained import load_network
 from jaxsnn.recipes import RECIPES
-from jaxsnn.runfolder import read_json, write_json
+from jaxsnn.runfolder import read_json, thresholds_record, write_json
+from jaxsnn.snn import Dynamics, Genes
 from jaxsnn.weights import Params, save_weights, write_atomically
 
 WAIT = 10
@@ -86,7 +87,7 @@ class TrainConfig:
     label_smoothing: float | None = None
     """By recipe 0.1, 0 or 0."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where XLA's bfloat16 is slower."""
+    """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where it gains little."""
     seed: int = 0
     debug: bool = False
     """Show where an error came from."""
@@ -263,15 +264,11 @@ def save(path: Path, ann: ANN, notes: dict[str, str]) -> None:
     save_weights(path, network, params, notes)
     if ann.ceilings:
         prefix = "" if path.stem == "weights" else f"{path.stem}-"
-        thresholds = {
-            "network": network.name,
-            "weights": str(path),
-            "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "layers": [layer.name for layer in network.spiking],
-            "thresholds": [ceiling(layer, params) for layer in network.spiking],
-            "v0": [SHIFT] * len(network.spiking),
-        }
-        write_json(path.with_name(f"{prefix}thresholds.json"), thresholds)
+        ceilings = np.array([[ceiling(layer, params) for layer in network.spiking]])
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        genes = Genes(ceilings, np.full_like(ceilings, SHIFT))
+        record = thresholds_record(network, path, sha256, genes, Dynamics())
+        write_json(path.with_name(f"{prefix}thresholds.json"), record)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
