@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -121,8 +122,9 @@ def parse(monkeypatch):
         monkeypatch.setattr(tyro, "cli", stopping(real[0]))
         monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stopping(real[1]))
         monkeypatch.setattr(sys, "argv", [module, *arguments])
-        monkeypatch.delitem(sys.modules, module, raising=False)
-        with pytest.raises(Parsed) as parsed:
+        with pytest.raises(Parsed) as parsed, warnings.catch_warnings():
+            # a module imported before stays where it is: a second copy of it would outlive this test
+            warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)
             runpy.run_module(module, run_name="__main__")
         return parsed.value.args[0]
 
