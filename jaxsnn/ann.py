@@ -189,7 +189,7 @@ class ANN(nnx.Module):
             kernels = [f"{op.name}.kernel" for op in edge.ops if isinstance(op, Conv | Dense)]
             params = params | {name: params[name].astype(jnp.bfloat16) for name in kernels}
             x = x.astype(jnp.bfloat16)
-        return linear.linear_map(edge.ops, params, x.shape[1:], other)(x).astype(jnp.float32)
+        return linear.linear_map(edge.ops, params, x.shape[1:], other, trained=True)(x).astype(jnp.float32)
 
 
 PARTS = ("kernel", "bias", "scale", "mean", "var")

@@ -22,6 +22,10 @@ LinearMap = Callable[[jax.Array], jax.Array]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 MATRIX_POSITIONS = 64
 """A convolution becomes one matrix product when input times output positions are at most this many."""
+TRAINED_POSITIONS = 16
+"""The same where kernels change at every step, so that the matrix and its gradient are made anew each time."""
+PRODUCT_OUTPUTS = 16
+"""A convolution's gradient in its input is a matrix product at a stride and at most this many output positions."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -29,7 +33,9 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | None =
     """Convolution of (N, H, W, C) with (k, k, C, F); zero padding k // 2 unless given.
 
     Its gradient on a CPU is written as two plain convolutions: those that XLA derives itself are in a layout for
-    which it has no fast code inside a loop (8x8, 48 to 64 channels, 32 images: 112 ms a step instead of 2).
+    which it has no fast code inside a loop (8x8, 48 to 64 channels, 32 images: 112 ms a step instead of 2). At a
+    stride and few positions its input's is a product with sums of shifted windows, for XLA has no fast code there
+    either (4x4 with a pool behind it, 512 to 512 channels, 128 images: 1.7 s a step instead of 0.03).
     """
     pad = (kernel.shape[0] // 2 if padding is None else padding,) * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=DIMENSIONS)
@@ -55,6 +61,8 @@ def _conv_backward(stride, padding, saved, cotangent):
             rhs_dilation=(stride, stride),
             dimension_numbers=DIMENSIONS,
         )
+        if stride > 1 and cotangent.shape[1] * cotangent.shape[2] <= PRODUCT_OUTPUTS:
+            return _input_gradient(kernel, cotangent, x.shape, stride, pad), d_kernel.transpose(1, 2, 0, 3)
         d_x = lax.conv_general_dilated(
             cotangent,
             kernel[::-1, ::-1].transpose(0, 1, 3, 2),
@@ -69,6 +77,23 @@ def _conv_backward(stride, padding, saved, cotangent):
 
 
 conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _input_gradient(kernel, cotangent, shape: tuple[int, ...], stride: int, pad: int) -> jax.Array:
+    """Gradient in an input of ``shape`` (N, H, W, C): a product per output and tap, added where the tap read."""
+    size, _, channels, features = kernel.shape
+    taps = cotangent @ kernel.reshape(-1, features).T
+    taps = taps.reshape(*cotangent.shape[:3], size, size, channels)
+    spans = [stride * (n - 1) + 1 for n in cotangent.shape[1:3]]
+    padded = [n + 2 * pad for n in shape[1:3]]
+
+    def placed(i: int, j: int) -> jax.Array:
+        (low_h, high_h), (low_w, high_w) = ((k, n - k - s) for k, n, s in zip((i, j), padded, spans))
+        config = ((0, 0, 0), (low_h, high_h, stride - 1), (low_w, high_w, stride - 1), (0, 0, 0))
+        return lax.pad(taps[:, :, :, i, j], jnp.zeros((), taps.dtype), config)
+
+    total = functools.reduce(lax.add, (placed(i, j) for i in range(size) for j in range(size)))
+    return total[:, pad : pad + shape[1], pad : pad + shape[2]]
 
 
 def avg_pool(x: jax.Array, window: int) -> jax.Array:
@@ -122,6 +147,7 @@ def linear_map(
     shape: tuple[int, ...],
     other: Callable | None = None,
     sums: jax.typing.DTypeLike | None = None,
+    trained: bool = False,
 ) -> LinearMap:
     """The ops of one edge as a function of a batch (N, *shape), with what does not depend on it precomputed.
 
@@ -131,6 +157,7 @@ def linear_map(
             left out, as is right once norms are folded.
         sums: type of the sums where the kernels are of another type, into which the input is then turned: exact
             for spikes.
+        trained: whether the kernels change from call to call, which makes precomputing dearer.
     """
     convolve = conv if sums is None else functools.partial(conv_into, sums=sums)
     steps: list[LinearMap] = []
@@ -147,7 +174,8 @@ def linear_map(
                 pool = rest.pop(0).window if rest and isinstance(rest[0], AvgPool) else 1
                 if pool > 1:
                     target = output_shape(AvgPool(pool), target)
-                steps.append(_conv_step(op, kernel, pool, shape, target, convolve, sums))
+                chosen = lowering(op, pool, shape, trained)
+                steps.append(_conv_step(chosen, op, kernel, pool, shape, target, convolve, sums))
             if bias is not None:
                 steps.append(lambda x, bias=bias: x + bias)
         elif isinstance(op, AvgPool):
@@ -170,18 +198,24 @@ def _product(x: jax.Array, matrix: jax.Array, sums) -> jax.Array:
     return jnp.matmul(x.astype(matrix.dtype), matrix, precision=lax.Precision.HIGHEST, preferred_element_type=sums)
 
 
-def lowering(op: Conv, pool: int, shape: tuple[int, ...]) -> str:
-    """How a convolution on inputs of ``shape``, with the pool behind it (1: none), is computed."""
+def lowering(op: Conv, pool: int, shape: tuple[int, ...], trained: bool = False) -> str:
+    """How a convolution on inputs of ``shape``, with the pool behind it (1: none), is computed.
+
+    ``trained`` as of ``linear_map``.
+    """
     target = output_shape(op, shape)
-    if shape[0] * shape[1] * (target[0] // pool) * (target[1] // pool) <= MATRIX_POSITIONS:
+    positions = shape[0] * shape[1] * (target[0] // pool) * (target[1] // pool)
+    if positions <= (TRAINED_POSITIONS if trained else MATRIX_POSITIONS):
         return "matrix product"
     if pool == 2 and op.stride == 1 and op.kernel % 2:
         return "box sums, convolution with stride 2"
     return "convolution, pool" if pool > 1 else "convolution"
 
 
-def _conv_step(op: Conv, kernel, pool: int, shape: tuple, target: tuple, conv: Callable, sums) -> LinearMap:
-    match lowering(op, pool, shape):
+def _conv_step(
+    chosen: str, op: Conv, kernel, pool: int, shape: tuple, target: tuple, conv: Callable, sums
+) -> LinearMap:
+    match chosen:
         case "matrix product":
             matrix = conv_matrix(kernel, shape, op.stride, pool)
             return lambda x: _product(x.reshape(len(x), -1), matrix, sums).reshape(len(x), *target)

@@ -48,4 +48,6 @@ def test_lowerings_equal_the_definition_bit_for_bit_on_dyadic_numbers(edge, seed
     params = {name: jnp.asarray(value, jnp.float32) for name, value in params.items()}
     x = rng.integers(0, 2, (2, *shape)).astype(np.float32)
     expected = reference.apply_edge(ops, params, x.astype(np.float64), bias=True)
-    np.testing.assert_array_equal(np.asarray(linear_map(ops, params, shape)(jnp.asarray(x))), expected)
+    for trained in (False, True):
+        found = linear_map(ops, params, shape, trained=trained)(jnp.asarray(x))
+        np.testing.assert_array_equal(np.asarray(found), expected)
