@@ -3,7 +3,8 @@
 The same network with BatchNorm, batch, SGD with Nesterov momentum and label smoothing; ours in the precision of
 `jaxsnn.train` with its augmentation, PyTorch (if installed) in bfloat16 (autocast) and float32, channels last,
 without augmentation. A ratio is the median of the rounds' ratios. GFLOP/s are nominal: three times the forward
-pass's, pools not folded; their share is of this machine's best dot product in the same precision.
+pass's, pools not folded; their share is of this machine's best dot product in the same precision, which folding may
+exceed.
 On a GPU: --networks vgg15-bn --batch 1024 --steps 20
 """
 
@@ -111,11 +112,16 @@ def theirs(network: Network, images: np.ndarray, labels: np.ndarray, half: bool)
     return step
 
 
+def best_dot(half: bool) -> float:
+    """GFLOP/s of the fastest dot product in ours or PyTorch."""
+    return max(best_dots()["bfloat16" if half else "float32"].values())
+
+
 def main(config: Config) -> None:
     """Measure and print a table."""
     half = in_bfloat16(config.precision)
     peers = importlib.util.find_spec("torch") is not None
-    best = max(best_dots()["bfloat16" if half else "float32"].values())
+    best = best_dot(half)
     rng = np.random.default_rng(0)
     columns = ("PyTorch bf16", "PyTorch f32", "of PyTorch bf16") if peers else ()
     table = Table("network", "ours, images/s", "GFLOP/s", "of the best dot", *columns)
@@ -135,6 +141,7 @@ def main(config: Config) -> None:
                     raise SystemExit(f"{name}: the loss is not finite")
                 if turn:
                     times.append((time.perf_counter() - started) / config.steps)
+        best = max(best, best_dot(half))  # of before and after: the machine's other work is not this table's
         rates = [config.batch / median(times) for times in seconds]
         work = 6e-9 * macs(network) * rates[0]
         cells = [

@@ -1,6 +1,6 @@
 """Turn a trained network into a fast spiking one.
 
-network description, ANN       jaxsnn.network, jaxsnn.ann, jaxsnn.activation, jaxsnn.architectures
+network description, ANN       jaxsnn.network, jaxsnn.ann, jaxsnn.channels, jaxsnn.activation, jaxsnn.architectures
 networks of other programs     jaxsnn.foreign, jaxsnn.matching, jaxsnn.torch_network, jaxsnn.pretrained
 conversion                     jaxsnn.convert, jaxsnn.thresholds, jaxsnn.weights, jaxsnn.quantize
 population simulator           jaxsnn.neuron, jaxsnn.snn, jaxsnn.simulate; back-ends jaxsnn.xla, jaxsnn.events

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from jaxsnn import linear
+from jaxsnn import channels, linear
 from jaxsnn.activation import LEAST_CEILING, activations, quantised
 from jaxsnn.network import (
     EPSILON,
@@ -42,20 +42,20 @@ class Norm(nnx.Module):
         self.mean = nnx.BatchStat(jnp.zeros(features)) if centred else None
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        mean = 0.0
+        mean = jnp.zeros(x.shape[-1])
         var = self.var[...]
         if train:
-            axes = tuple(range(x.ndim - 1))
-            square = jnp.mean(x * x, axes)
+            square = channels.mean_square(x)
             if self.mean is not None:
-                mean = x.mean(axes)
+                mean = channels.mean(x)
                 self.mean[...] = MOMENTUM * self.mean[...] + (1 - MOMENTUM) * lax.stop_gradient(mean)
             var = square - mean * mean
             self.var[...] = MOMENTUM * self.var[...] + (1 - MOMENTUM) * lax.stop_gradient(var)
         elif self.mean is not None:
             mean = self.mean[...]
-        y = (x - mean) * (lax.rsqrt(var + self.epsilon) * self.scale[...])
-        return y if self.bias is None else y + self.bias[...]
+        scale = lax.rsqrt(var + self.epsilon) * self.scale[...]
+        bias = 0.0 if self.bias is None else self.bias[...]
+        return channels.affine(x, scale, bias - mean * scale)
 
 
 class Kernel(nnx.Module):

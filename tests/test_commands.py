@@ -163,11 +163,11 @@ def test_ctrl_c_stops_after_the_generation_and_still_reports(tiny, monkeypatch, 
         return original(*arguments)
 
     monkeypatch.setattr(optimize, "history_row", interrupt)
-    folder = tmp_path / "run"
+    folder, handler = tmp_path / "run", signal.getsignal(signal.SIGINT)
     assert call(monkeypatch, "optimize", [*SMALL.split(), "--weights", str(tiny), "--out", str(folder)]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert results["stopped_early"] and results["generations"] == 0
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 @pytest.mark.parametrize(
