@@ -3,8 +3,8 @@
 The same network with BatchNorm, batch, SGD with Nesterov momentum and label smoothing; ours in the precision of
 `jaxsnn.train` with its augmentation, PyTorch (if installed) in bfloat16 (autocast) and float32, channels last,
 without augmentation. A ratio is the median of the rounds' ratios. GFLOP/s are nominal: three times the forward
-pass's, pools not folded; their share is of this machine's best dot product in the same precision, which folding may
-exceed.
+pass's, pools not folded; their share, which folding can lift above 100 %, is of this machine's best dot product in
+the same precision.
 On a GPU: --networks vgg15-bn --batch 1024 --steps 20
 """
 
