@@ -82,7 +82,8 @@ conv.defvjp(_conv_forward, _conv_backward)
 def _input_gradient(kernel, cotangent, shape: tuple[int, ...], stride: int, pad: int) -> jax.Array:
     """Gradient in an input of ``shape`` (N, H, W, C): a product per output and tap, added where the tap read."""
     size, _, channels, features = kernel.shape
-    taps = cotangent @ kernel.reshape(-1, features).T
+    exact = jnp.promote_types(kernel.dtype, jnp.float32)
+    taps = jnp.matmul(cotangent, kernel.reshape(-1, features).T, preferred_element_type=exact)
     taps = taps.reshape(*cotangent.shape[:3], size, size, channels)
     spans = [stride * (n - 1) + 1 for n in cotangent.shape[1:3]]
     padded = [n + 2 * pad for n in shape[1:3]]
@@ -93,7 +94,7 @@ def _input_gradient(kernel, cotangent, shape: tuple[int, ...], stride: int, pad:
         return lax.pad(taps[:, :, :, i, j], jnp.zeros((), taps.dtype), config)
 
     total = functools.reduce(lax.add, (placed(i, j) for i in range(size) for j in range(size)))
-    return total[:, pad : pad + shape[1], pad : pad + shape[2]]
+    return total[:, pad : pad + shape[1], pad : pad + shape[2]].astype(kernel.dtype)
 
 
 def avg_pool(x: jax.Array, window: int) -> jax.Array:

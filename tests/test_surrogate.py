@@ -272,10 +272,17 @@ def test_bfloat16_is_close_and_its_gradient_float32():
 
 @pytest.mark.parametrize(
     "size, kernel, stride, padding",
-    [((8, 6), 3, 1, None), ((8, 7), 3, 2, None), ((9, 9), 3, 2, 0), ((7, 9), 1, 2, 0), ((8, 8), 5, 3, None)],
+    [
+        ((8, 6), 3, 1, None),
+        ((12, 11), 3, 2, None),  # more outputs than linear.PRODUCT_OUTPUTS
+        ((8, 7), 3, 2, None),
+        ((5, 5), 3, 2, 0),
+        ((7, 9), 1, 2, 0),
+        ((8, 8), 5, 3, None),
+    ],
 )
 def test_the_gradient_of_a_convolution_is_xlas(size, kernel, stride, padding):
-    """On a CPU it is written by hand, for speed."""
+    """On a CPU it is written by hand, for speed, in two ways."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, *size, 3)).astype(np.float32)
     weights = rng.normal(size=(kernel, kernel, 3, 4)).astype(np.float32)
