@@ -7,7 +7,9 @@ images; then the 99.7-percentile network and all of these are run once on all te
 eq. 11, strategy, initial population and bounds are used; population, generations, images and timesteps are smaller
 by default (reproduce.json says by how much), so that two cores finish within hours. With `--qcfs` a network of
 `python -m jaxsnn.train --activation qcfs` joins them, with its learned ceilings as thresholds and with searched
-ones. Searches and tests that are there already are read, so that the command can be interrupted.
+ones; with `--control` one trained equally long from the same weights but with ReLUs, to tell what the training did
+from what the activations do. Searches and tests that are there already are read, so that the command can be
+interrupted.
 """
 
 import functools
@@ -41,7 +43,10 @@ from jaxsnn.snn import SNN, Dynamics, Genes
 from jaxsnn.weights import embedded_path, write_atomically
 
 PAPER = "the paper: 91.03 % after 91 timesteps at the 99.7 percentile, 91.05 % after 42 optimised (53.8 % saved)"
-ORDINARY, HALF_FULL, CEILINGS = "99.7 percentile", "99.7, v0 = 1/2", "QCFS"
+ORDINARY, HALF_FULL, CEILINGS, CONTROL = "99.7 percentile", "99.7, v0 = 1/2", "QCFS", "control, v0 = 1/2"
+GIVEN = "given"
+NETWORK = {"qcfs": "qcfs", "qcfs-v0": "qcfs", "control-v0": "control"}
+"""Whose network a search is about, where it is not the given one."""
 AT = (4, 8, 16, 32, 64)
 """Timesteps, without delay, whose accuracy is printed."""
 COLOURS = {
@@ -52,6 +57,9 @@ COLOURS = {
     "leak": ("thresholds and leak optimised, half full", "#dd8452"),
     CEILINGS: ("QCFS, ceilings, half full", "#55a868"),
     "qcfs": ("QCFS, thresholds optimised, half full", "#8172b3"),
+    "qcfs-v0": ("QCFS, thresholds and v0 optimised", "#da8bc3"),
+    CONTROL: ("control, half full", "#ccb974"),
+    "control-v0": ("control, thresholds and v0 optimised", "#64b5cd"),
 }
 
 
@@ -65,7 +73,9 @@ class Config:
     network: str | None = None
     """Network of a file that does not describe it."""
     qcfs: Path | None = None
-    """weights.safetensors of jaxsnn.train --activation qcfs, for two further rows."""
+    """weights.safetensors of jaxsnn.train --activation qcfs, for three further rows."""
+    control: Path | None = None
+    """weights.safetensors of the same training with ReLUs, for two further rows."""
     data: str = "cifar10"
     data_dir: Path | None = None
     seeds: int = 3
@@ -123,18 +133,18 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
         "test_timesteps": config.job.timesteps + 1,
     }
     half_full = {"v0": SHIFT, "timesteps": config.half_full_timesteps}
+    membranes = half_full | {"search": ("threshold", "v0")}
+    ceilings = {"percentile": 100.0}  # of quantised activations
+    quantised = {"weights": config.qcfs, "network": None} | ceilings
     different = {
         "threshold": {},
-        "v0": half_full | {"search": ("threshold", "v0")},
+        "v0": membranes,
         "leak": half_full | {"search": ("threshold", "leak"), "precision": "float32"},  # int8 cannot leak
-        "qcfs": half_full
-        | {
-            "weights": config.qcfs,
-            "network": None,
-            "percentile": 100.0,  # of quantised activations: the ceilings
-        },
+        "qcfs": half_full | quantised,
+        "qcfs-v0": membranes | quantised,
+        "control-v0": membranes | {"weights": config.control, "network": None},
     }
-    rows = (*config.rows, *(("qcfs",) if config.qcfs else ()))
+    rows = (*config.rows, *(row for row, name in NETWORK.items() if getattr(config, name)))
     return {
         row: [
             replace(config.job, **common | different[row], seed=seed, out=config.out / f"{row}-seed{seed}")
@@ -169,41 +179,52 @@ def half_full(threshold: np.ndarray) -> Genes:
     return Genes(threshold, np.full_like(threshold, SHIFT))
 
 
-def load(config: Config) -> tuple[tuple[SNN, str], tuple[SNN, str]]:
-    """The network, and the QCFS network or the same again, each with its file's sha256."""
-    given = load_snn(config.weights, config.network)
-    if config.qcfs is None:
-        return given, given
-    quantised = load_snn(config.qcfs)
-    first, second = given[0].network, quantised[0].network
-    if not all(layer.levels for layer in second.spiking):
-        raise UserError(f"{config.qcfs} was not trained with --activation qcfs")
-    if (first.delay, first.classes, first.input_shape) != (second.delay, second.classes, second.input_shape):
-        raise UserError(f"{config.qcfs} has other layers, classes or images than {config.weights}")
-    return given, quantised
+def load(config: Config) -> dict[str, tuple[SNN, str]]:
+    """The networks that the user gave, each with its file's sha256."""
+    found = {GIVEN: load_snn(config.weights, config.network)}
+    first = found[GIVEN][0].network
+    for name in ("qcfs", "control"):
+        path = getattr(config, name)
+        if path is None:
+            continue
+        found[name] = load_snn(path)
+        other = found[name][0].network
+        quantised = [layer.levels is not None for layer in other.spiking]
+        if name == "qcfs" and not all(quantised):
+            raise UserError(f"{path} was not trained with --activation qcfs")
+        if name == "control" and any(quantised):
+            raise UserError(f"{path} was trained with --activation qcfs: the control has ReLUs")
+        if (first.delay, first.classes, first.input_shape) != (other.delay, other.classes, other.input_shape):
+            raise UserError(f"{path} has other layers, classes or images than the network of --weights")
+    return found
 
 
-def networks(
-    config: Config, given: tuple[SNN, str], quantised: tuple[SNN, str], searches: dict[str, list[dict]]
-) -> list[Entry]:
-    """The baseline, it half full, the QCFS network as it was trained, and what every search found."""
-    ordinary = genes_of(searches[config.rows[0]][0]["baseline"])._replace(v0=None, leak=None)
+def networks(config: Config, given: dict[str, tuple[SNN, str]], searches: dict[str, list[dict]]) -> list[Entry]:
+    """The baseline, it half full, the further networks without a search, and what every search found."""
+
+    def percentile(row: str) -> Genes:
+        return genes_of(searches[row][0]["baseline"])._replace(v0=None, leak=None)
+
+    ordinary = percentile(config.rows[0])
     precision, few = config.job.precision, config.half_full_test_timesteps
     found = [
-        Entry(ORDINARY, None, *given, ordinary, config.baseline_timesteps, precision),
-        Entry(HALF_FULL, None, *given, half_full(ordinary.threshold), few, precision),
+        Entry(ORDINARY, None, *given[GIVEN], ordinary, config.baseline_timesteps, precision),
+        Entry(HALF_FULL, None, *given[GIVEN], half_full(ordinary.threshold), few, precision),
     ]
+    if config.control:
+        start = half_full(percentile("control-v0").threshold)
+        found.append(Entry(CONTROL, None, *given["control"], start, few, precision))
     if config.qcfs:
-        snn = quantised[0]
+        snn = given["qcfs"][0]
         ceilings = np.array([[ceiling(layer, snn.params) for layer in snn.network.spiking]], np.float32)
-        found.append(Entry(CEILINGS, None, *quantised, half_full(ceilings), few, precision))
+        found.append(Entry(CEILINGS, None, *given["qcfs"], half_full(ceilings), few, precision))
     for row, results in searches.items():
         for seed, result in enumerate(results):
             found.append(
                 Entry(
                     row,
                     seed,
-                    *(quantised if row == "qcfs" else given),
+                    *given[NETWORK.get(row, GIVEN)],
                     genes_of(result["optimized"]),
                     config.test_timesteps if row == "threshold" else few,
                     "float32" if row == "leak" else precision,
@@ -317,11 +338,11 @@ def main(config: Config) -> dict:
     console = Console()
     if not config.rows:
         raise UserError("--rows needs one row at least: the baseline is that of its search")
-    given, quantised = load(config)
+    given = load(config)
     wanted = jobs(config)
     searches = {row: [run(job) for job in each] for row, each in wanted.items()}
     test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
-    found = networks(config, given, quantised, searches)
+    found = networks(config, given, searches)
     rights = test_all(config, found, test, console)
     snn = found[0].snn
     ann = ann_right(snn.network, snn.params, test.images, test.labels)
@@ -347,11 +368,11 @@ def main(config: Config) -> dict:
         "curves": {each.name: right.mean(0).tolist() for each, right in zip(found, rights)},
     }
     console.print(f"{snn.network.name}, ANN {100 * ann.mean():.2f} % on {len(test):,} test images")
-    for each in found:
-        if each.row == CEILINGS:
-            own = ann_right(each.snn.network, each.snn.params, test.images, test.labels).mean()
-            report["qcfs_ann_accuracy"] = float(own)
-            console.print(f"the QCFS network's own ANN: {100 * own:.2f} %; targets are those of the other")
+    for name, (further, _) in given.items():
+        if name != GIVEN:
+            own = ann_right(further.network, further.params, test.images, test.labels).mean()
+            report[f"{name}_ann_accuracy"] = float(own)
+            console.print(f"the ANN of --{name}: {100 * own:.2f} %; targets are those of --weights")
     console.print(latencies(rows))
     console.print(accuracies(report))
     console.print(PAPER)

@@ -13,7 +13,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.plan import Plan
 from jaxsnn.simulate import observe_images
 from jaxsnn.snn import Dynamics, Genes
-from jaxsnn.weights import embedded_path
+from jaxsnn.weights import embedded_path, load_weights, save_weights
 from networks import dyadic_images, dyadic_snn
 
 
@@ -71,18 +71,32 @@ def test_what_distinguishes_networks_distinguishes_their_files():
 
 def test_every_row_is_a_search_of_its_own(tmp_path):
     """All but the paper's row start half full and search the same number of timesteps; int8 cannot leak."""
-    config = Config(what="cifar10", qcfs=tmp_path / "q", weights=tmp_path / "w", network="vgg15-bn", seeds=2)
+    files = {name: tmp_path / name for name in ("weights", "qcfs", "control")}
+    config = Config(what="cifar10", **files, network="vgg15-bn", seeds=2)
     found = jobs(config)
-    assert list(found) == ["threshold", "v0", "leak", "qcfs"] and {len(row) for row in found.values()} == {2}
+    rows = ["threshold", "v0", "leak", "qcfs", "qcfs-v0", "control-v0"]
+    assert list(found) == rows and {len(row) for row in found.values()} == {2}
+    assert list(jobs(dataclasses.replace(config, qcfs=None))) == ["threshold", "v0", "leak", "control-v0"]
     assert [job.seed for job in found["v0"]] == [0, 1]
     first = {row: each[0] for row, each in found.items()}
-    assert {row: job.v0 for row, job in first.items()} == {"threshold": 0, "v0": 0.5, "leak": 0.5, "qcfs": 0.5}
-    assert {first[row].timesteps for row in ("v0", "leak", "qcfs")} == {config.half_full_timesteps}
-    assert first["leak"].precision == "float32" and first["qcfs"].weights == config.qcfs
+    assert {row: job.v0 for row, job in first.items()} == {row: 0 if row == "threshold" else 0.5 for row in rows}
+    assert {first[row].timesteps for row in rows[1:]} == {config.half_full_timesteps}
+    assert [row for row in rows if "v0" in first[row].search] == ["v0", "qcfs-v0", "control-v0"]
+    assert first["leak"].precision == "float32" and first["control-v0"].weights == config.control
+    assert first["qcfs"].weights == first["qcfs-v0"].weights == config.qcfs
     assert first["qcfs"].network is None and first["threshold"].network == "vgg15-bn"
 
 
-def test_what_cannot_be_compared_is_refused_before_the_searches():
+def test_what_cannot_be_compared_is_refused_before_the_searches(tmp_path):
+    network, params, _ = load_weights(embedded_path())
+    layers = [dataclasses.replace(layer, levels=4) for layer in network.spiking]
+    params |= {f"{layer.name}.ceiling": np.ones(1, np.float32) for layer in layers}
+    quantised = dataclasses.replace(network, layers=(*layers, network.layers[-1]))
+    save_weights(tmp_path / "q.safetensors", quantised, params, {})
+    found = load(Config(what="cifar10", qcfs=tmp_path / "q.safetensors", control=embedded_path()))
+    assert list(found) == ["given", "qcfs", "control"] and found["qcfs"][0].network.spiking[0].levels == 4
+    with pytest.raises(UserError, match="the control has ReLUs"):
+        load(Config(what="cifar10", control=tmp_path / "q.safetensors"))
     with pytest.raises(UserError, match="not trained with --activation qcfs"):
         load(Config(what="cifar10", qcfs=embedded_path()))
     with pytest.raises(UserError, match="needs one row"):
