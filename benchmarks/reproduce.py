@@ -58,9 +58,8 @@ COLOURS = {
     CEILINGS: ("QCFS, ceilings, half full", "#55a868"),
     "qcfs": ("QCFS, thresholds optimised, half full", "#8172b3"),
     "qcfs-v0": ("QCFS, thresholds and v0 optimised", "#da8bc3"),
-    CONTROL: ("control, half full", "#ccb974"),
-    "control-v0": ("control, thresholds and v0 optimised", "#64b5cd"),
 }
+"""Label and colour in the figure, which leaves the control to the tables."""
 
 
 @dataclass(frozen=True)
@@ -285,6 +284,8 @@ def draw(report: dict, path: Path) -> None:
         figure, axes = plt.subplots(figsize=(6.4, 4.2))
         for name, curve in report["curves"].items():
             row, _, seed = name.partition(", seed ")
+            if row not in COLOURS:
+                continue
             label, colour = COLOURS[row]
             style = {"linewidth": 1, "alpha": 0.8} if seed else {"linewidth": 1.5}
             shown = label if seed in ("", "0") else None
