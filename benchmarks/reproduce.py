@@ -133,8 +133,8 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
     }
     half_full = {"v0": SHIFT, "timesteps": config.half_full_timesteps}
     membranes = half_full | {"search": ("threshold", "v0")}
-    ceilings = {"percentile": 100.0}  # of quantised activations
-    quantised = {"weights": config.qcfs, "network": None} | ceilings
+    # percentile 100 of quantised activations: the ceilings
+    quantised = {"weights": config.qcfs, "network": None, "percentile": 100.0}
     different = {
         "threshold": {},
         "v0": membranes,

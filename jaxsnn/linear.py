@@ -35,7 +35,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | None =
     Its gradient on a CPU is written as two plain convolutions: those that XLA derives itself are in a layout for
     which it has no fast code inside a loop (8x8, 48 to 64 channels, 32 images: 112 ms a step instead of 2). At a
     stride and few positions its input's is a product with sums of shifted windows, for XLA has no fast code there
-    either (4x4 with a pool behind it, 512 to 512 channels, 128 images: 1.7 s a step instead of 0.03).
+    either (4x4 with a pool behind it, 512 to 512 channels, 128 images: 1.7 s a step instead of 0.04).
     """
     pad = (kernel.shape[0] // 2 if padding is None else padding,) * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=DIMENSIONS)

@@ -87,7 +87,7 @@ class TrainConfig:
     label_smoothing: float | None = None
     """By recipe 0.1, 0 or 0."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where it gains little."""
+    """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where bfloat16 is slower."""
     seed: int = 0
     debug: bool = False
     """Show where an error came from."""

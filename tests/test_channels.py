@@ -44,7 +44,7 @@ def flat(definition):
 
 
 def test_sums_do_not_lose_precision_over_many_rows():
-    """131,072 rows, a mean of 100 and a spread of 1: the worst of a first layer's."""
+    """131,072 rows, a mean of 100 and a spread of 1: far more than a layer's."""
     x = np.random.default_rng(0).normal(100, 1, (128, 32, 32, 4)).astype(np.float32)
     exact = x.astype(np.float64)
     mean, square = jax.jit(lambda x: (channels.mean(x), channels.mean_square(x)))(x)
