@@ -12,16 +12,20 @@ from dataclasses import dataclass
 
 import tyro
 
-from benchmarks.peers import our_macs
-from jaxsnn.architectures import architecture
-from jaxsnn.network import Network
-from jaxsnn.presets import PRESETS, Preset
+from benchmarks.contenders.entries import our_macs
+from jaxsnn.networks.architectures import architecture
+from jaxsnn.networks.description import Network
+from jaxsnn.search.presets import PRESETS, Preset
 
 CPU_RATE = 3722
 """itc/s of VGG15 on CIFAR-10 images, event-driven, int8, two cores: benchmarks.throughput, the README's table."""
+
+
 PEAKS = {"H100": 989e12, "A100": 312e12, "TPU v5e": 197e12, "TPU v5p": 459e12}
 """Dense bfloat16 FLOP/s of one device, by its maker: NVIDIA's data sheets (SXM; the H100's 1,979e12 there is with
 sparsity), Google's "Peak compute per chip (bf16)"."""
+
+
 NETWORKS = {
     "cifar10": ("vgg15", 10, 32),
     "cifar100-vgg15": ("vgg15", 100, 32),

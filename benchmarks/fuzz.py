@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 Reader = Callable[[bytes], object]
+
+
 FINDING = re.compile(r"(Uncaught Python exception|ERROR: libFuzzer|out-of-memory|timeout)")
 
 
@@ -47,13 +49,15 @@ def readers(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
 
     from data import safe_pickle
     from data.errors import DataError
-    from jaxsnn import checkpoint, network, runfolder
-    from jaxsnn.architectures import architecture
+    from jaxsnn.conversion.loading import load_network
+    from jaxsnn.conversion.state_dicts import read_foreign
     from jaxsnn.errors import UserError
-    from jaxsnn.foreign import read_foreign
-    from jaxsnn.pretrained import load_network
-    from jaxsnn.search import Candidate, Generation
-    from jaxsnn.settings import from_record
+    from jaxsnn.networks import description as network
+    from jaxsnn.networks.architectures import architecture
+    from jaxsnn.records import run_folder as runfolder
+    from jaxsnn.search import checkpoint
+    from jaxsnn.search.evolve import Candidate, Generation
+    from jaxsnn.search.settings import from_record
 
     refusals = (UserError, DataError, OSError, safe_pickle.RefusedPickle)
 

@@ -18,15 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 import data
-from jaxsnn import runfolder
+from jaxsnn.analysis.comparison import ann_right
+from jaxsnn.analysis.latency import TARGETS, bootstrap_latencies, improvement, interval, latency
+from jaxsnn.conversion.loading import load_snn
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import ann_right, describe_device
-from jaxsnn.latency import TARGETS, bootstrap_latencies, improvement, interval, latency
+from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.optimize import optimize
-from jaxsnn.pretrained import load_snn
-from jaxsnn.settings import OptimizeConfig, resolve
-from jaxsnn.simulate import observe_images
-from jaxsnn.snn import Dynamics, Genes
+from jaxsnn.runtime.files import plain, read_json
+from jaxsnn.runtime.provenance import describe_device
+from jaxsnn.search.settings import OptimizeConfig, resolve
+from jaxsnn.simulation.observe import observe_images
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def run_seeds(config: Config) -> list[dict]:
         job = replace(config.job, seed=seed, out=folder, test_images=100)
         if not (folder / "results.json").exists():
             optimize(job)
-        held = runfolder.read_json(folder / "config.json")
-        wanted = runfolder.plain({k: v for k, v in asdict(resolve(job)).items() if k in held and k != "weights"})
+        held = read_json(folder / "config.json")
+        wanted = plain({k: v for k, v in asdict(resolve(job)).items() if k in held and k != "weights"})
         if any(held[key] != value for key, value in wanted.items()):
             raise UserError(f"{folder} holds a run with other settings: delete it")
         found.append(json.loads((folder / "results.json").read_text()))

@@ -23,10 +23,11 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from jaxsnn import checkpoint, runfolder
 from jaxsnn.optimize import optimize
-from jaxsnn.search import Candidate, Generation
-from jaxsnn.settings import OptimizeConfig
+from jaxsnn.runtime.files import read_json
+from jaxsnn.search import checkpoint
+from jaxsnn.search.evolve import Candidate, Generation
+from jaxsnn.search.settings import OptimizeConfig
 
 SEARCH = OptimizeConfig(
     population=4,
@@ -43,6 +44,8 @@ SEARCH = OptimizeConfig(
     precision="int8",
     threads=1,
 )
+
+
 TIMINGS = ("seconds", "search_seconds", "peak_bytes", "versions", "device")
 """What differs from one run to the next."""
 
@@ -88,7 +91,7 @@ class Survival:
 def outcome(folder: Path) -> dict:
     """All that a finished run's folder holds but figures and timings."""
     rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    results = runfolder.read_json(folder / "results.json")
+    results = read_json(folder / "results.json")
     return {
         "thresholds.json": (folder / "thresholds.json").read_bytes(),
         "curves.npz": (folder / "curves.npz").read_bytes(),

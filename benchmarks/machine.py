@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 DOT_SIZES = {"cpu": (512, 1024, 2048), "accelerator": (4096, 8192)}
+
+
 PACKAGES = ("jaxsnn-evo", "jax", "numpy", "numba", "torch", "spikingjelly", "snntorch", "spyx", "bindsnet")
 
 

@@ -22,6 +22,8 @@ import data
 from data import embedded_subset
 
 SALT = b"jaxsnn-evo embedded CIFAR-10, version 1"
+
+
 PER_CLASS = 200
 
 

@@ -37,14 +37,22 @@ from rich.table import Table
 
 import evo
 from benchmarks.threshold_objective import ThresholdSearch, threshold_search
-from jaxsnn.objective import Objective as SimulatedObjective
-from jaxsnn.runfolder import write_json
-from jaxsnn.search import Racing, evolve, subsets
+from jaxsnn.runtime.files import write_json
+from jaxsnn.search.evolve import Racing, evolve, subsets
+from jaxsnn.search.objective import Objective as SimulatedObjective
 
 DIMENSION, POPULATION = 14, 25
+
+
 MUTATION, CROSSOVER = (0.5, 1.5), 0.7
+
+
 BUDGETS = (350, 650)
+
+
 PARTS = ("functions", "overhead", "thresholds", "racing")
+
+
 RACES = {"no race": None, "exact race": Racing(confidence=1.0), "race at 95 %": Racing(confidence=0.95)}
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsnn.network import IMAGE, AvgPool, Conv, Dense, Network, from_json, layer_shapes, output_shape, to_json
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, layer_shapes, output_shape
+from jaxsnn.networks.json_format import from_json, to_json
 
 CHECK_STEPS = 32
 """Steps, without layer delay, after which contenders are compared with the reference."""
+
+
 SPREAD = 0.05
 """Standard deviation of the candidates' thresholds, relative to the 99.7 percentile; the first has none."""
 
@@ -29,7 +32,7 @@ class Problem:
         thresholds: (P, L) float32; the first candidate's are the 99.7 percentile's.
         images: uint8 (B, H, W, C), the images that are timed.
         check_scores: (N, classes) summed scores of the first N images and the first candidate, after
-            ``CHECK_STEPS`` steps without layer delay, by ``jaxsnn.simulate.record`` in float32.
+            ``CHECK_STEPS`` steps without layer delay, by ``jaxsnn.simulation.observe.record`` in float32.
         check_spikes: (L,) its spikes over these images and steps.
     """
 
@@ -64,9 +67,9 @@ def random_params(network: Network, images: np.ndarray, seed: int) -> dict[str, 
     """
     import jax
 
-    from jaxsnn.convert import preprocess
-    from jaxsnn.linear import linear_map
-    from jaxsnn.network import run, shapes_of
+    from jaxsnn.networks.description import run, shapes_of
+    from jaxsnn.networks.forward import preprocess
+    from jaxsnn.networks.linear_maps import linear_map
 
     rng = np.random.default_rng(seed)
     params = {}
@@ -104,10 +107,10 @@ def make_problem(
     Args:
         calibration_images: uint8 (N, H, W, C), other images than those that are timed.
     """
-    from jaxsnn.simulate import record
-    from jaxsnn.snn import SNN, Genes
-    from jaxsnn.thresholds import calibrate
-    from jaxsnn.weights import to_device
+    from jaxsnn.conversion.calibration import calibrate
+    from jaxsnn.networks.spiking import SNN, Genes
+    from jaxsnn.networks.weights import to_device
+    from jaxsnn.simulation.observe import record
 
     snn = SNN(network, to_device(params))
     batch = max(1, 64 * 32 * 32 // math.prod(network.input_shape[:2]))
@@ -128,7 +131,7 @@ def macs(network: Network, *, fold: bool = False, first: bool = True, matrix_pos
         fold: a 2x2 average pool behind a convolution is folded into it: one output in four is computed.
         first: count the edges that read the image; their current is constant and can be computed once.
         matrix_positions: a convolution whose input times output positions are at most this many is one dense
-            matrix product (``jaxsnn.linear``), counted as such.
+            matrix product (``jaxsnn.networks.linear_maps``), counted as such.
     """
     total = 0
     shapes = layer_shapes(network)
@@ -161,7 +164,7 @@ def neurons(network: Network) -> np.ndarray:
 def additions_per_synop(network: Network) -> np.ndarray:
     """Additions that an event-driven simulator needs per synaptic operation, for the spikes of each layer, (L,).
 
-    ``jaxsnn.synops`` counts the weights of the convolution that a spike drives. Where a pool stands behind it,
+    ``jaxsnn.networks.fan_out`` counts the weights of the convolution that a spike drives. Where a pool follows it,
     both make one strided kernel, in which the spike drives fewer: 4 instead of 9 for 3x3 and a 2x2 pool. A mean
     over the layer's positions.
     """
@@ -201,3 +204,27 @@ def _positions_reached(size: int, kernel: int, stride: int, window: int) -> np.n
     starts = np.arange(outputs) * stride - kernel // 2
     reached = [{o // window for o in np.flatnonzero((starts <= p) & (p < starts + kernel))} for p in range(size)]
     return np.array([len(r) for r in reached])
+
+
+CIFAR_PIXELS = 32 * 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network to measure: its problem on disk and in memory, and how many images it gets."""
+
+    name: str
+    path: Path
+    problem: Problem
+
+    @property
+    def network(self) -> Network:
+        return self.problem.network
+
+    def images(self, count: int) -> int:
+        """``count`` images of 32x32 as images of this network, by pixels."""
+        return max(1, count * CIFAR_PIXELS // math.prod(self.network.input_shape[:2]))
+
+    def steps(self, timesteps: int, delay: str) -> int:
+        """Steps that are simulated for T = ``timesteps``."""
+        return timesteps - (self.network.delay if delay == "layer" else 0)

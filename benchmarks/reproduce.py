@@ -29,26 +29,38 @@ from rich.table import Table
 
 import data
 from benchmarks.improvement import summarise
-from jaxsnn import figures, runfolder
-from jaxsnn.activation import SHIFT, ceiling
+from jaxsnn.analysis.comparison import ann_right, stack
+from jaxsnn.analysis.latency import latency
+from jaxsnn.conversion.loading import load_snn
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import ann_right, describe_device, stack
-from jaxsnn.latency import latency
-from jaxsnn.network import to_json
+from jaxsnn.networks.activations import SHIFT, ceiling
+from jaxsnn.networks.json_format import to_json
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.weights import embedded_path
 from jaxsnn.optimize import optimize
-from jaxsnn.pretrained import load_snn
-from jaxsnn.settings import OptimizeConfig, resolve
-from jaxsnn.simulate import observe_images
-from jaxsnn.snn import SNN, Dynamics, Genes
-from jaxsnn.weights import embedded_path, write_atomically
+from jaxsnn.reports import figures
+from jaxsnn.runtime.files import plain, read_json, write_atomically
+from jaxsnn.runtime.provenance import describe_device
+from jaxsnn.search.settings import OptimizeConfig, resolve
+from jaxsnn.simulation.observe import observe_images
 
 PAPER = "the paper: 91.03 % after 91 timesteps at the 99.7 percentile, 91.05 % after 42 optimised (53.8 % saved)"
+
+
 ORDINARY, HALF_FULL, CEILINGS, CONTROL = "99.7 percentile", "99.7, v0 = 1/2", "QCFS", "control, v0 = 1/2"
+
+
 GIVEN = "given"
+
+
 NETWORK = {"qcfs": "qcfs", "qcfs-v0": "qcfs", "control-v0": "control"}
 """Whose network a search is about, where it is not the given one."""
+
+
 AT = (4, 8, 16, 32, 64)
 """Timesteps, without delay, whose accuracy is printed."""
+
+
 COLOURS = {
     ORDINARY: ("99.7 percentile", "black"),
     HALF_FULL: ("99.7 percentile, half full", "grey"),
@@ -158,10 +170,10 @@ def run(job: OptimizeConfig) -> dict:
     sha256 = hashlib.sha256((job.weights or embedded_path()).read_bytes()).hexdigest()
     if not (job.out / "results.json").exists():
         optimize(job)
-    held = runfolder.read_json(job.out / "config.json")
+    held = read_json(job.out / "config.json")
     moved = ("weights", "data_dir")  # the files may lie elsewhere now
     settings = {k: v for k, v in asdict(resolve(job)).items() if k in held and k not in moved}
-    wanted = runfolder.plain({k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
+    wanted = plain({k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
     if held["weights_sha256"] != sha256 or any(held[key] != value for key, value in wanted.items()):
         raise UserError(f"{job.out} holds a run with other weights or settings: delete it")
     return json.loads((job.out / "results.json").read_text())

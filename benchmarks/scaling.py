@@ -42,10 +42,18 @@ SEARCH = {
     "limit": "0",
     "tol": "0",
 }
+
+
 OPTIONS = [part for name, value in SEARCH.items() for part in (f"--{name}", value)]
+
+
 TIMESTEPS = 20
 """Those of ``SEARCH`` that are simulated: without the ten silent ones."""
+
+
 DEVICES = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type= --xla_force_host_platform_device_count=8"}
+
+
 ALONE = {"XLA_FLAGS": "--xla_cpu_experimental_ynn_fusion_type="}
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import data
-from jaxsnn.codec import Codec
-from jaxsnn.objective import Objective
-from jaxsnn.optimize import make_codec
-from jaxsnn.pretrained import load_snn
-from jaxsnn.search import score, subsets
-from jaxsnn.settings import OptimizeConfig, resolve
-from jaxsnn.snn import SNN
-from jaxsnn.thresholds import calibrate
+from jaxsnn.conversion.calibration import calibrate
+from jaxsnn.conversion.loading import load_snn
+from jaxsnn.networks.spiking import SNN
+from jaxsnn.search.evolve import score, subsets
+from jaxsnn.search.job import make_codec
+from jaxsnn.search.objective import Objective
+from jaxsnn.search.settings import OptimizeConfig, resolve
+from jaxsnn.search.space import Codec
 
 
 @dataclass(frozen=True)

@@ -19,32 +19,28 @@ never mixed. Synaptic additions are spikes times the weights that each drives, a
 that the cores reach on operands in cache; only an event-driven back-end has any.
 
 How. Every contender is a process of its own, idle until it is told to run, so that neither thread pools nor peaks
-of memory mix (``benchmarks.peers`` describes the peers); CPU time spent waiting is measured and reported.
+of memory mix (``benchmarks.contenders.worker`` describes the peers); CPU time spent waiting is measured.
 Contenders take turns in rounds, so that a drift of the machine hits all; a ratio is the median of the rounds'
 ratios. Figures are medians over the rounds with their range. Compile time is the first run less the median.
 """
 
-import csv
-import io
 import json
 import math
 import multiprocessing
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks import peers
+from benchmarks.contenders import entries
+from benchmarks.contenders.turns import Failed, Worker, spread, take_turns
 from benchmarks.problem import (
-    Problem,
+    CIFAR_PIXELS,
+    Case,
     additions_per_synop,
     load_problem,
     macs,
@@ -53,13 +49,21 @@ from benchmarks.problem import (
     random_params,
     save_problem,
 )
-from jaxsnn import command
+from benchmarks.throughput_report import (
+    Report,
+    as_csv,
+    draw,
+    draw_sweep,
+    show_comparison,
+    show_density,
+    show_peaks,
+    show_rows,
+    show_sweep,
+)
+from jaxsnn.cli import command
 from jaxsnn.errors import UserError
-from jaxsnn.network import Network
-from jaxsnn.runfolder import write_json
-from jaxsnn.weights import write_atomically
+from jaxsnn.runtime.files import write_atomically, write_json
 
-CIFAR_PIXELS = 32 * 32
 IDLE_WARNING = 0.02
 """Share of a round's time that a waiting contender may spend on a CPU before a line says so."""
 
@@ -112,91 +116,13 @@ class ThroughputConfig:
     """Show where an error came from."""
 
 
-class Failed(Exception):
-    """A contender could not run; the message says why."""
-
-
-class Worker:
-    """One contender in its process; runs when asked, waits otherwise."""
-
-    def __init__(self, problem: Path, name: str, log):
-        self.name, self.waited = name, 0.0
-        arguments = [sys.executable, "-m", "benchmarks.peers", str(problem), name]
-        root = Path(__file__).parents[1]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-        self.process = subprocess.Popen(arguments, cwd=root, text=True, **pipes)
-        self.loaded = None
-
-    def wait_ready(self) -> None:
-        """Wait until the contender has loaded its problem; ``Failed`` where it cannot."""
-        if self.loaded is None:
-            self.loaded = self._reply()["memory"]
-
-    def ask(self, do: str, **options) -> dict:
-        """The reply to one request.
-
-        Raises:
-            Failed: the contender cannot do it, or its process has ended.
-        """
-        self.wait_ready()
-        self.process.stdin.write(json.dumps({"do": do, "with": options}) + "\n")
-        self.process.stdin.flush()
-        reply = self._reply()
-        self.waited += reply["idle_cpu_seconds"]
-        return reply
-
-    def _reply(self) -> dict:
-        line = self.process.stdout.readline()
-        reply = json.loads(line) if line else {"error": f"its process ended with code {self.process.wait()}"}
-        if "error" in reply:
-            raise Failed(reply["error"])
-        return reply
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.close()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One network to measure: its problem on disk and in memory, and how many images it gets."""
-
-    name: str
-    path: Path
-    problem: Problem
-
-    @property
-    def network(self) -> Network:
-        return self.problem.network
-
-    def images(self, count: int) -> int:
-        """``count`` images of 32x32 as images of this network, by pixels."""
-        return max(1, count * CIFAR_PIXELS // math.prod(self.network.input_shape[:2]))
-
-    def steps(self, timesteps: int, delay: str) -> int:
-        """Steps that are simulated for T = ``timesteps``."""
-        return timesteps - (self.network.delay if delay == "layer" else 0)
-
-
 def prepare(source: str, config: ThroughputConfig, path: Path) -> str:
     """Write the problem of one network; returns what its images are. To be run in a process of its own."""
     import data
-    from jaxsnn.architectures import architecture
-    from jaxsnn.convert import fold
-    from jaxsnn.evaluation import check_data
-    from jaxsnn.network import shapes_of
-    from jaxsnn.pretrained import load_snn
+    from jaxsnn.conversion.folding import fold
+    from jaxsnn.conversion.loading import check_data, load_snn
+    from jaxsnn.networks.architectures import architecture
+    from jaxsnn.networks.description import shapes_of
 
     trained = source not in ("vgg15", "vgg15-224")
     if trained:
@@ -263,57 +189,16 @@ def best_of(first: dict, second: dict) -> dict:
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and greatest."""
-    return {"median": median(values), "min": min(values), "max": max(values)}
-
-
-def take_turns(workers: list[Worker], requests: dict[str, dict], rounds: int, left_out: list[str]) -> dict:
-    """Run every contender once, then in ``rounds`` turns, when all of them have loaded.
-
-    Returns:
-        by name: seconds of the first run and of each round, memory, the result, and the CPU time spent waiting. A
-        contender that fails is named in ``left_out`` and missing here.
-    """
-    found: dict[str, dict] = {}
-    going = list(workers)
-
-    def attempt(worker: Worker, action) -> dict | None:
-        try:
-            return action()
-        except Failed as error:
-            going.remove(worker)
-            found.pop(worker.name, None)
-            left_out.append(f"{worker.name}: {error}")
-            return None
-
-    for worker in workers:
-        attempt(worker, worker.wait_ready)
-    for turn in range(rounds + 1):
-        for worker in list(going):
-            reply = attempt(worker, lambda worker=worker: worker.ask("run", **requests[worker.name]))
-            if reply is None:
-                continue
-            if not turn:
-                found[worker.name] = {"first": reply["seconds"], "seconds": []}
-            else:
-                found[worker.name]["seconds"].append(reply["seconds"])
-            found[worker.name] |= {"memory": reply["memory"], "result": reply["result"]}
-    for worker in going:
-        found[worker.name] |= {"waiting_cpu_seconds": worker.waited, "loaded": worker.loaded}
-    return found
-
-
 def row_of(case: Case, name: str, measured: dict, work: dict, images: int) -> dict:
     """One line of the tables.
 
     Args:
         work: population, timesteps and executed_steps of the run.
     """
-    entry, network = peers.ENTRIES[name], case.network
+    entry, network = entries.ENTRIES[name], case.network
     executed = work["population"] * images * work["executed_steps"]
     nominal = work["population"] * images * work["timesteps"]
-    if name in peers.PEERS:
+    if name in entries.PEERS:
         nominal = executed
     seconds = spread(measured["seconds"])
     rate = {
@@ -349,13 +234,13 @@ def row_of(case: Case, name: str, measured: dict, work: dict, images: int) -> di
     return row
 
 
-def chosen(config: ThroughputConfig, entries: dict[str, peers.Entry], left_out: list[str]) -> list[str]:
+def chosen(config: ThroughputConfig, offered: dict[str, entries.Entry], left_out: list[str]) -> list[str]:
     """Names of the contenders to run; what is not installed is said once."""
     names = []
-    for name, entry in entries.items():
+    for name, entry in offered.items():
         if config.contenders and name not in config.contenders:
             continue
-        absent = peers.missing(entry)
+        absent = entries.missing(entry)
         if absent:
             left_out.append(f"{name}: {' and '.join(absent)} not installed")
         elif config.quick and entry.slow_start and name not in config.contenders:
@@ -414,7 +299,7 @@ def best_setting(config: ThroughputConfig, worker: Worker, images: int, steps: i
     if not rates:
         measure(images, False)
     best = max(rates, key=rates.get)
-    if peers.ENTRIES[worker.name].channels_last:
+    if entries.ENTRIES[worker.name].channels_last:
         measure(best[0], True)
         best = max(rates, key=rates.get)
     return {"batch": best[0], "channels_last": best[1]}
@@ -438,7 +323,7 @@ def against_peers(config: ThroughputConfig, case: Case, names: list[str], log, r
                 checks.append(
                     {"network": case.name, "contender": name, "images": len(case.problem.check_scores)} | checked
                 )
-                if name in peers.OURS:
+                if name in entries.OURS:
                     options = {"timesteps": timesteps, "delay": config.delay, "candidates": config.peer_population}
                 else:
                     options = {"steps": steps} | best_setting(config, worker, images, steps)
@@ -454,7 +339,7 @@ def against_peers(config: ThroughputConfig, case: Case, names: list[str], log, r
             worker.close()
     rows = []
     for name, measured in found.items():
-        population = config.peer_population if name in peers.OURS else 1
+        population = config.peer_population if name in entries.OURS else 1
         work = {"population": population, "timesteps": timesteps, "executed_steps": steps}
         row = row_of(case, name, measured, work, images)
         row |= {key: requests[name][key] for key in ("batch", "channels_last") if key in requests[name]}
@@ -463,7 +348,7 @@ def against_peers(config: ThroughputConfig, case: Case, names: list[str], log, r
         row["ours_over_theirs"] = {
             ours["contender"]: spread([a / b for a, b in zip(ours["round_rates"], row["round_rates"])])
             for ours in rows
-            if ours["contender"] in peers.OURS and row["contender"] in peers.PEERS
+            if ours["contender"] in entries.OURS and row["contender"] in entries.PEERS
         }
     share = {row["contender"]: row["waiting_cpu_seconds"] for row in rows}
     total = sum(sum(measured["seconds"]) for measured in found.values())
@@ -496,249 +381,6 @@ def threshold_sweep(config: ThroughputConfig, case: Case, names: list[str], log,
     return rows
 
 
-class Report:
-    """What goes to the terminal, and what was left out and why."""
-
-    def __init__(self):
-        console = Console()
-        self.console = console if console.is_terminal else Console(width=120)
-        self.left_out: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, style="dim")
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table whose first column is text and whose others are numbers."""
-        if not rows:
-            return
-        table = Table(title=title, title_justify="left")
-        for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if not index else "right", no_wrap=not index)
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(table)
-
-
-def figure_of(value: float | None, digits: int = 3) -> str:
-    """A number with about so many significant digits, "-" for None."""
-    if value is None:
-        return "-"
-    if value == 0 or abs(value) >= 10 ** (digits - 1):
-        return f"{value:,.0f}"
-    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
-
-
-def ranged(values: dict[str, float], digits: int = 3) -> str:
-    """Median and range."""
-    return f"{figure_of(values['median'], digits)} ({range_of(values, digits)})"
-
-
-def range_of(values: dict[str, float], digits: int = 3) -> str:
-    """Least to greatest."""
-    return f"{figure_of(values['min'], digits)}-{figure_of(values['max'], digits)}"
-
-
-def share_of(value: float | None, best: float | None) -> str:
-    return "-" if value is None or not best else f"{100 * value / best:.0f} %"
-
-
-def show_peaks(report: Report, peaks: dict) -> None:
-    facts = peaks["facts"]
-    dots = ", ".join(f"{name} {rate:.0f}" for name, rate in peaks["best_dot_gflops"].items())
-    report.console.print(f"{facts['cpu']}, {facts['cores']} cores", highlight=False)
-    report.console.print(f"best dot product, GFLOP/s: {dots}", highlight=False)
-    report.console.print(f"best additions in cache, G/s: {peaks['best_gigaadditions']:.0f}", highlight=False)
-
-
-def show_rows(report: Report, title: str, rows: list[dict], peaks: dict) -> None:
-    """Rates and time of every row, then memory and arithmetic."""
-    body, detail = [], []
-    for row in rows:
-        setting = [row["contender"], str(row["population"]), str(row["timesteps"]), str(row["executed_steps"])]
-        body.append(
-            [
-                *setting,
-                figure_of(row["executed_itc_per_second"]["median"]),
-                range_of(row["executed_itc_per_second"]),
-                figure_of(row["nominal_itc_per_second"]),
-                figure_of(row["seconds"]["median"]),
-                figure_of(row["compile_seconds"], 2),
-                figure_of(row["peak_mb"]),
-                *([figure_of(row["device_peak_mb"])] if row["device_peak_mb"] else []),
-            ]
-        )
-        detail.append(
-            [
-                *setting,
-                figure_of(row["dense_equivalent_gflops"]),
-                figure_of(row["executed_gflops"]),
-                share_of(row["executed_gflops"], peaks["best_dot_gflops"].get(row["precision"])),
-                figure_of(row["gigaadditions"]),
-                share_of(row["gigaadditions"], peaks["best_gigaadditions"]),
-            ]
-        )
-    device = ["GPU\nMB"] if any(row["device_peak_mb"] for row in rows) else []
-    columns = ["", "P", "T", "steps"]
-    rates = ["executed\nitc/s", "range", "nominal\nitc/s", "seconds", "compile\nseconds", "peak\nMB"]
-    report.table(title, columns + rates + device, body)
-    work = [
-        "dense-equivalent\nGFLOP/s",
-        "executed\nGFLOP/s",
-        "of best\ndot",
-        "additions\nG/s",
-        "of best\nadditions",
-    ]
-    report.table(f"{title}: arithmetic", columns + work, detail)
-
-
-def show_comparison(report: Report, title: str, checks: list[dict], rows: list[dict]) -> None:
-    """Agreement with the reference, and how many times faster ours are, round by round."""
-    body = [
-        [c["contender"], f"{c['differing']} of {c['images']}", f"{c['error']:.1e} ({c['of']})"] for c in checks
-    ]
-    report.table(f"{title}: agreement with the reference", ["", "predictions differ", "largest difference"], body)
-    names = [row["contender"] for row in rows if row["contender"] in peers.OURS]
-    body = []
-    for row in rows:
-        setting = str(row.get("batch", "")) + (" channels-last" if row.get("channels_last") else "")
-        ratios = [ranged(row["ours_over_theirs"][n], 3) if n in row["ours_over_theirs"] else "" for n in names]
-        body.append([row["contender"], setting, ranged(row["executed_itc_per_second"]), *ratios])
-    columns = ["", "best batch", "itc/s executed", *(f"{name} is faster by" for name in names)]
-    report.table(f"{title}: equal executed steps, in turns", columns, body)
-    body = []
-    for row in rows:
-        if row["contender"] in peers.PEERS:
-            shifted = [
-                ours["nominal_itc_per_second"] / row["nominal_itc_per_second"]
-                for ours in rows
-                if ours["contender"] in names
-            ]
-            body.append([row["contender"], *(figure_of(ratio) for ratio in shifted)])
-    timesteps = rows[0]["timesteps"] if rows else 0
-    columns = ["", *(f"{name}" for name in names)]
-    report.table(f"{title}: the delay shift counted, nominal T = {timesteps}, faster by", columns, body)
-
-
-def show_sweep(report: Report, title: str, rows: list[dict]) -> None:
-    body = [
-        [
-            row["contender"],
-            f"{row['scale']:g}",
-            figure_of(row["spikes_per_image_step"]),
-            ranged(row["seconds"]),
-            figure_of(row["executed_itc_per_second"]["median"]),
-        ]
-        for row in sorted(rows, key=lambda row: row["contender"])
-    ]
-    columns = ["", "thresholds x", "spikes/image-step", "seconds", "itc/s executed"]
-    report.table(f"{title}: time against spikes", columns, body)
-
-
-def show_density(report: Report, case: Case, rows: list[dict]) -> None:
-    """Spikes per neuron and step of each layer, where the run was longest."""
-    with_density = [row for row in rows if "density" in row]
-    if with_density:
-        row = max(with_density, key=lambda row: row["executed_steps"])
-        layers = [f"{layer.name} {100 * d:.1f} %" for layer, d in zip(case.network.spiking, row["density"])]
-        whole = 100 * row["spikes_per_image_step"] / neurons(case.network).sum()
-        where = f"{case.name}: spikes per neuron and step over {row['executed_steps']} steps"
-        report.console.print(f"{where}: {', '.join(layers)}; all {whole:.1f} %", highlight=False)
-
-
-def draw(rows: list[dict], folder: Path) -> None:
-    """itc/s against P and against T, memory against P, one line per network and contender."""
-    import matplotlib.pyplot as plt
-
-    from jaxsnn.figures import STYLE, save
-
-    def lines(axes, along: str, value) -> None:
-        other = "timesteps" if along == "population" else "population"
-        for index, key in enumerate(dict.fromkeys((row["network"], row["contender"]) for row in rows)):
-            own = [row for row in rows if (row["network"], row["contender"]) == key]
-            counts = {fixed: sum(row[other] == fixed for row in own) for fixed in {row[other] for row in own}}
-            fixed = max(counts, key=lambda fixed: (counts[fixed], fixed))
-            drawn = sorted((row for row in own if row[other] == fixed), key=lambda row: row[along])
-            letter = "T" if other == "timesteps" else "P"
-            x = [row[along] for row in drawn]
-            for name, style, ys in value(drawn):
-                label = f"{key[0]}, {key[1]}, {letter} = {fixed}{name}"
-                axes.plot(x, ys, style, marker="o", color=f"C{index}", label=label)
-        axes.set_xscale("log")
-        ticks = sorted({row[along] for row in rows})
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("candidates P" if along == "population" else "nominal timesteps T")
-        if axes.get_yscale() == "linear":
-            axes.set_ylim(bottom=0)
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
-
-    def rates(drawn):
-        yield ", executed", "-", [row["executed_itc_per_second"]["median"] for row in drawn]
-        yield ", nominal", "--", [row["nominal_itc_per_second"] for row in drawn]
-
-    def memory(drawn):
-        yield "", "-", [row["peak_mb"] for row in drawn]
-
-    for name, along, value, label in (
-        ("population", "population", rates, "images x steps x candidates / s"),
-        ("timesteps", "timesteps", rates, "images x steps x candidates / s"),
-        ("memory", "population", memory, "peak memory of the process [MB]"),
-    ):
-        with plt.rc_context(STYLE):
-            figure, axes = plt.subplots(figsize=(7, 4.2))
-            if value is rates:
-                axes.set_yscale("log")
-            lines(axes, along, value)
-            axes.set_ylabel(label)
-            save(figure, folder / f"{name}.png")
-
-
-def draw_sweep(rows: list[dict], path: Path) -> None:
-    """Seconds against spikes, one line per network and contender, the unscaled thresholds marked."""
-    import matplotlib.pyplot as plt
-
-    from jaxsnn.figures import STYLE, save
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7, 4.2))
-        for key in dict.fromkeys((row["network"], row["contender"]) for row in rows):
-            own = [row for row in rows if (row["network"], row["contender"]) == key]
-            points = sorted((row["spikes_per_image_step"], row["seconds"]["median"], row["scale"]) for row in own)
-            [line] = axes.plot(*list(zip(*points))[:2], marker="o", label=", ".join(key))
-            for spikes, seconds, scale in points:
-                if scale == 1:
-                    axes.plot(spikes, seconds, "o", markersize=11, fillstyle="none", color=line.get_color())
-        axes.set_xlabel("spikes of an image and step (circle: thresholds as calibrated)")
-        axes.set_ylabel("seconds")
-        axes.set_xlim(left=0)
-        axes.set_ylim(bottom=0)
-        axes.legend(fontsize=7)
-        save(figure, path)
-
-
-def as_csv(sections: dict[str, list[dict]]) -> bytes:
-    """All rows as one table; medians with their range in columns of their own."""
-    flat = []
-    for section, rows in sections.items():
-        for row in rows:
-            line: dict = {"section": section}
-            for key, value in row.items():
-                if isinstance(value, dict) and value.keys() == {"median", "min", "max"}:
-                    line |= {f"{key}_{part}": number for part, number in value.items()}
-                elif isinstance(value, list):
-                    line[key] = " ".join(f"{number:.6g}" for number in value)
-                elif isinstance(value, dict):
-                    line |= {f"{key}_{name}": found["median"] for name, found in value.items()}
-                else:
-                    line[key] = value
-            flat.append(line)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in flat for key in line)))
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue().encode()
-
-
 def write_results(
     config: ThroughputConfig,
     peaks: dict,
@@ -769,11 +411,11 @@ def check_config(config: ThroughputConfig) -> None:
     for name in ("images", "rounds", "peer_images", "peer_timesteps", "peer_population"):
         if getattr(config, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 1")
-    unknown = sorted(set(config.contenders) - peers.ENTRIES.keys())
+    unknown = sorted(set(config.contenders) - entries.ENTRIES.keys())
     if unknown:
-        raise UserError(f"no contender {unknown[0]!r}: the names are {', '.join(peers.ENTRIES)}")
-    if not (set(config.contenders) & peers.OURS.keys() or not config.contenders):
-        raise UserError(f"--contenders names none of ours: add one of {', '.join(peers.OURS)}")
+        raise UserError(f"no contender {unknown[0]!r}: the names are {', '.join(entries.ENTRIES)}")
+    if not (set(config.contenders) & entries.OURS.keys() or not config.contenders):
+        raise UserError(f"--contenders names none of ours: add one of {', '.join(entries.OURS)}")
 
 
 def throughput(config: ThroughputConfig) -> dict:
@@ -786,8 +428,8 @@ def throughput(config: ThroughputConfig) -> dict:
     config.out.mkdir(parents=True, exist_ok=True)
     report.say("measuring the machine")
     before = machine()
-    ours = chosen(config, peers.OURS, report.left_out)
-    others = chosen(config, peers.PEERS, report.left_out) if config.peers else []
+    ours = chosen(config, entries.OURS, report.left_out)
+    others = chosen(config, entries.PEERS, report.left_out) if config.peers else []
     sections: dict[str, list[dict]] = {"grid": [], "comparison": [], "sweep": []}
     checks, networks, shown = [], {}, []
     with tempfile.TemporaryDirectory() as folder, (config.out / "workers.log").open("w") as log:

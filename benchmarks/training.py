@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's idle threads must not take the cores
-
 import jax
 import numpy as np
 import tyro
@@ -26,11 +24,15 @@ from rich.table import Table
 
 from benchmarks.machine import best_dots
 from benchmarks.problem import macs
-from jaxsnn.ann import ANN
-from jaxsnn.architectures import architecture
-from jaxsnn.evaluation import describe_device
-from jaxsnn.network import AvgPool, BatchNorm, Conv, Dense, Network, layer_shapes
-from jaxsnn.train import TrainConfig, in_bfloat16, make_optimizer, resolve, train_step
+from jaxsnn.networks.architectures import architecture
+from jaxsnn.networks.description import AvgPool, BatchNorm, Conv, Dense, Network, layer_shapes
+from jaxsnn.runtime.provenance import describe_device
+from jaxsnn.train import TrainConfig, make_optimizer, resolve
+from jaxsnn.training.ann import ANN
+from jaxsnn.training.loop import in_bfloat16, train_step
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's idle threads must not take the cores
+
 
 SMOOTHING = 0.1
 

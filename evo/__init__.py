@@ -26,7 +26,7 @@ __all__ = [
 def __getattr__(name):
     """`minimize_on_device` needs JAX, which this package does not import before someone asks for it."""
     if name == "minimize_on_device":
-        from evo.device import minimize_on_device
+        from evo.engines.device import minimize_on_device
 
         return minimize_on_device
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

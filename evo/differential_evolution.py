@@ -14,12 +14,18 @@ import numpy as np
 from evo import convergence, low_discrepancy, population, strategies
 from evo.bounds import from_unit, to_unit
 from evo.costs import nan_to_inf
+from evo.engines.scipy_like import best_first, draw_trial, draw_trials, draw_weight, redraw_outside
 from evo.result import OptimizeResult
-from evo.scipy_like import best_first, draw_trial, draw_trials, draw_weight, redraw_outside
 
 SUCCESS = "Optimization terminated successfully."
+
+
 OUT_OF_ITERATIONS = "Maximum number of iterations has been exceeded."
+
+
 STOPPED = "callback function requested stop early"
+
+
 RNG_POSITION = 9
 
 

@@ -11,6 +11,7 @@ from evo.rng import draw_integers
 
 BITS = 30
 
+
 # For dimensions 2 to 64: the primitive polynomial's coefficients as a number, then its initial direction
 # numbers. Source: S. Joe and F. Y. Kuo, "Constructing Sobol sequences with better two-dimensional
 # projections", SIAM J. Sci. Comput. 30 (2008), table new-joe-kuo-6.

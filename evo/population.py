@@ -33,6 +33,8 @@ SAMPLERS = {
     "sobol": low_discrepancy.sobol,
     "halton": low_discrepancy.halton,
 }
+
+
 INITS = ("normal", *SAMPLERS)
 
 

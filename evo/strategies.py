@@ -51,7 +51,11 @@ MUTATIONS = {
     "currenttobest1": (_current_to_best1, 2),
     "randtobest1": (_rand_to_best1, 3),
 }
+
+
 CROSSOVERS = ("bin", "exp")
+
+
 STRATEGIES = tuple(mutation + crossover for mutation in MUTATIONS for crossover in CROSSOVERS)
 
 

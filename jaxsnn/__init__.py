@@ -1,14 +1,4 @@
-"""Turn a trained network into a fast spiking one.
-
-network description, ANN       jaxsnn.network, jaxsnn.ann, jaxsnn.channels, jaxsnn.activation, jaxsnn.architectures
-networks of other programs     jaxsnn.foreign, jaxsnn.matching, jaxsnn.torch_network, jaxsnn.pretrained
-conversion                     jaxsnn.convert, jaxsnn.thresholds, jaxsnn.weights, jaxsnn.quantize
-population simulator           jaxsnn.neuron, jaxsnn.snn, jaxsnn.simulate; back-ends jaxsnn.xla, jaxsnn.events
-search                         jaxsnn.cost, jaxsnn.codec, jaxsnn.objective, jaxsnn.search, jaxsnn.racing
-explanation, attack, gradient  jaxsnn.significance, jaxsnn.sensitivity, jaxsnn.adversarial, jaxsnn.surrogate
-commands                       python -m jaxsnn.optimize, .evaluate, .train, .explain, .attack, .finetune, .runs,
-                               .import_weights, .export_weights
-"""
+"""Turn a trained network into a fast spiking one."""
 
 import os
 

@@ -7,30 +7,21 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 import data
-from jaxsnn import command, figures, page, runfolder
-from jaxsnn.adversarial import Attack, Victim, ann_victim, attack_of, other_classes, perturb, snn_victim
+from jaxsnn.analysis.adversarial import Attack, Victim, ann_victim, attack_of, other_classes, perturb, snn_victim
+from jaxsnn.analysis.comparison import ann_right, compare_on_test
+from jaxsnn.analysis.paper_results import HEADINGS, PAPER
+from jaxsnn.cli import command
+from jaxsnn.cli.options import PlanOptions
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import ann_right, compare_on_test
-from jaxsnn.finished import FinishedRun, read_run
-from jaxsnn.plan import Plan, PlanOptions
-from jaxsnn.plan_table import print_plan
-from jaxsnn.simulate import observe
-
-HEADINGS = ("dataset", "reference", "attack", "method", "architecture", "ANN %", "SNN %", "timesteps")
-PAPER = (
-    ("CIFAR-10", "Sharmin et al., 2020", "FGSM", "backpropagation", "ResNet20", 1.8, 3.8, 200),
-    ("CIFAR-10", "Sharmin et al., 2020", "FGSM", "backpropagation", "VGG5", 10.4, 15.0, 100),
-    ("CIFAR-10", "Sharmin et al., 2019", "FGSM", "backpropagation", "VGG9", 61.7, 51.6, 70),
-    ("CIFAR-10", "Lu and Sengupta, 2020", "FGSM", "99.7 percentile", "VGG15", 67.42, 67.40, 74),
-    ("CIFAR-10", "the paper", "FGSM", "optimised", "VGG15", 67.42, 68.9, 42),
-    ("CIFAR-100", "Sharmin et al., 2020", "FGSM", "backpropagation", "VGG11", 17.1, 15.5, 200),
-    ("CIFAR-100", "Lu and Sengupta, 2020", "FGSM", "99.7 percentile", "VGG15", 30.54, 31.11, 61),
-    ("CIFAR-100", "the paper", "FGSM", "optimised", "VGG15", 30.54, 33.1, 44),
-)
-"""Table III, epsilon 8/255."""
+from jaxsnn.records.finished_run import FinishedRun, read_run
+from jaxsnn.reports import figures, html_report
+from jaxsnn.reports.tables import _tables
+from jaxsnn.runtime.files import read_json, write_csv, write_json
+from jaxsnn.simulation.observe import observe
+from jaxsnn.simulation.plan import Plan
+from jaxsnn.simulation.plan_table import print_plan
 
 
 @dataclass(frozen=True)
@@ -131,7 +122,7 @@ def attack(config: AttackConfig) -> dict:
     _write(run, result)
     for table in _tables(result):
         console.print(table)
-    console.print(f"-> {page.write(run.folder)}", highlight=False, soft_wrap=True)
+    console.print(f"-> {html_report.write(run.folder)}", highlight=False, soft_wrap=True)
     return result
 
 
@@ -166,7 +157,7 @@ def _reached(run: FinishedRun, images: np.ndarray, targets: np.ndarray) -> float
 
 
 def _victims(run: FinishedRun, timesteps: int, precision: str) -> dict[str, Victim]:
-    """The networks of a run that can be attacked, by the names that jaxsnn.page knows."""
+    """The networks of a run that can be attacked, by the names that jaxsnn.reports.html_report knows."""
     own = (timesteps, run.dynamics, precision)
     return {
         "ann": ann_victim(run.snn),
@@ -201,8 +192,8 @@ def _transfer(
 def _write(run: FinishedRun, result: dict) -> None:
     """attack.json, which keeps the results of other attacks, the figure, and the numbers as CSV."""
     path = run.folder / "attack.json"
-    kept = runfolder.read_json(path) if path.exists() else {}
-    runfolder.write_json(path, kept | {result["name"]: result})
+    kept = read_json(path) if path.exists() else {}
+    write_json(path, kept | {result["name"]: result})
     figure = run.folder / "figures" / f"attack-{result['name']}.png"
     panels = {"clean": result["clean"], result["title"]: result["attacked"]}
     figures.clean_and_attacked(panels, f"{result['percentile']:g} percentile", figure)
@@ -212,38 +203,12 @@ def _write(run: FinishedRun, result: dict) -> None:
         for name in ("baseline", "optimized")
         for step, accuracy in enumerate(result[kind][name]["accuracy"], 1)
     ]
-    runfolder.write_csv(figure.with_suffix(".csv"), ("images", "thresholds", "timestep", "accuracy"), curves)
-    runfolder.write_csv(figure.with_name(f"{figure.stem}-table.csv"), HEADINGS, result["table"]["rows"])
+    write_csv(figure.with_suffix(".csv"), ("images", "thresholds", "timestep", "accuracy"), curves)
+    write_csv(figure.with_name(f"{figure.stem}-table.csv"), HEADINGS, result["table"]["rows"])
     if result["transfer"]:
         rows = [(source, *row.values()) for source, row in result["transfer"]["accuracy"].items()]
         header = ("attacked_on", "ann", "snn_baseline", "snn_optimized")
-        runfolder.write_csv(figure.with_name(f"{figure.stem}-transfer.csv"), header, rows)
-
-
-def _tables(result: dict) -> list[Table]:
-    title = f"Table III of the paper, and {result['title']} on {result['images']:,} test images"
-    table = Table(title=title, title_justify="left")
-    # in 80 columns there is no room for references
-    shown = [i for i, heading in enumerate(HEADINGS) if heading not in ("reference", "attack")]
-    for i in shown:
-        table.add_column(HEADINGS[i], no_wrap=True)
-    for row in result["table"]["rows"]:
-        table.add_row(*("-" if row[i] is None else str(row[i]) for i in shown))
-    if not result["transfer"]:
-        return [table]
-    return [table, _transfer_table(result["transfer"])]
-
-
-def _transfer_table(transfer: dict) -> Table:
-    table = Table(
-        title=f"accuracy on {transfer['images']} images attacked on ..., after {transfer['timesteps']} timesteps",
-        title_justify="left",
-    )
-    for heading in ("attacked on", "ANN", "SNN, baseline", "SNN, optimised"):
-        table.add_column(heading)
-    for source, row in transfer["accuracy"].items():
-        table.add_row(page.NETWORKS[source], *(f"{100 * value:.1f} %" for value in row.values()))
-    return table
+        write_csv(figure.with_name(f"{figure.stem}-transfer.csv"), header, rows)
 
 
 if __name__ == "__main__":

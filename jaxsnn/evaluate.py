@@ -11,17 +11,20 @@ from rich.console import Console
 from rich.progress import Progress
 
 import data
-from jaxsnn import command, figures, runfolder
+from jaxsnn.analysis.comparison import compare_on_test
+from jaxsnn.cli import command
+from jaxsnn.cli.options import PlanOptions
+from jaxsnn.conversion.calibration import Calibration, calibrate
+from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
-from jaxsnn.plan import PlanOptions
-from jaxsnn.plan_table import print_plan
-from jaxsnn.pretrained import load_named
-from jaxsnn.report import comparison_table
-from jaxsnn.runfolder import genes_to_json
-from jaxsnn.search import subsets
-from jaxsnn.snn import Dynamics, Genes
-from jaxsnn.thresholds import Calibration, calibrate
+from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.records.thresholds_file import GENES, genes_to_json, read_thresholds
+from jaxsnn.reports import figures
+from jaxsnn.reports.tables import comparison_table
+from jaxsnn.runtime.files import write_json
+from jaxsnn.runtime.provenance import describe_device, versions
+from jaxsnn.search.evolve import subsets
+from jaxsnn.simulation.plan_table import print_plan
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,13 @@ def evaluate(config: EvaluateConfig) -> dict:
         raise UserError(f"--percentile is {config.percentile}, expected in (0, 100]")
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
-    found = runfolder.read_thresholds(config.run)
+    found = read_thresholds(config.run)
     test = data.load(config.data, "test", config.data_dir, limit=config.images)
     shape = test.images.shape[1:]
     snn, sha256 = load_named(found, config.run, config.weights, config.network, shape, console.out)
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     layers = len(snn.network.spiking)
-    for key in runfolder.GENES:
+    for key in GENES:
         if found.get(key) is not None and len(found[key]) != layers:
             raise UserError(
                 f"{config.run}: {key} has {len(found[key])} entries, network {snn.network.name} has {layers} "
@@ -128,7 +131,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     results["optimized"] |= genes_to_json(optimized)
     console.print(comparison_table(results))
     if config.out is not None:
-        runfolder.write_json(config.out / "results.json", results)
+        write_json(config.out / "results.json", results)
         figures.accuracy_curves(results, config.out / "accuracy.png")
     return results
 

@@ -9,18 +9,20 @@ import tyro
 from rich.console import Console
 
 import data
-from jaxsnn import command, figures, page, runfolder
-from jaxsnn.adversarial import Attack, ann_victim, attack_of, perturb
-from jaxsnn.correlation import spearman
+from jaxsnn.analysis.adversarial import Attack, ann_victim, attack_of, perturb
+from jaxsnn.analysis.correlation import correlations, verdict
+from jaxsnn.analysis.sensitivity import ann_sensitivity, snn_sensitivity
+from jaxsnn.analysis.significance import significance
+from jaxsnn.cli import command
+from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.errors import UserError
-from jaxsnn.finished import FinishedRun, read_run
-from jaxsnn.objective import Objective
-from jaxsnn.optimize import generations, make_codec
-from jaxsnn.search import subsets
-from jaxsnn.sensitivity import ann_sensitivity, snn_sensitivity
-from jaxsnn.settings import attack_in
-from jaxsnn.significance import significance
-from jaxsnn.thresholds import calibrate
+from jaxsnn.records.finished_run import FinishedRun, read_run
+from jaxsnn.reports import figures, html_report
+from jaxsnn.runtime.files import write_csv, write_json
+from jaxsnn.search.evolve import subsets
+from jaxsnn.search.job import generations, make_codec
+from jaxsnn.search.objective import Objective
+from jaxsnn.search.settings import attack_in
 
 WEIGHTS = ("alpha", "beta", "gamma")
 
@@ -105,33 +107,13 @@ def explain(config: ExplainConfig) -> dict:
     }
     if config.sweep_factors:
         result["sweep"] = _sweep(config, run, console)
-    runfolder.write_json(run.folder / "explain.json", result)
+    write_json(run.folder / "explain.json", result)
     _draw(run, result)
     _numbers_of_the_run(run)
     for row in result["correlations"]:
-        console.print(page.verdict(row), highlight=False, soft_wrap=True)
-    console.print(f"-> {page.write(run.folder)}", highlight=False, soft_wrap=True)
+        console.print(verdict(row), highlight=False, soft_wrap=True)
+    console.print(f"-> {html_report.write(run.folder)}", highlight=False, soft_wrap=True)
     return result
-
-
-def correlations(percentiles: list[float], change: list[float | None], sensitivity: dict) -> list[dict]:
-    """The paper's two claims as rank correlations over layers, each with the sign that the paper sees by eye.
-
-    Both explanations may do no more than follow depth, so the last row is the layer's number itself, of which
-    nothing is claimed (sign 0), and each row holds ``rho_with_depth``, its own correlation with that number.
-    """
-    depth = list(range(1, len(percentiles) + 1))
-    explanations = [("change of principal components", 1, change)]
-    explanations += [
-        (f"noise sensitivity of the {label}", -1, sensitivity[name])
-        for name, label in (("ann", "ANN"), ("baseline", "baseline SNN"), ("optimized", "optimised SNN"))
-    ]
-    rows = []
-    for name, sign, values in [*explanations, ("depth of the layer", 0, depth)]:
-        row = {"explanation": name, "claimed_sign": sign} | spearman(percentiles, values)
-        row["holds"] = row["p"] is not None and row["p"] < page.SURE and sign * row["rho"] > 0
-        rows.append(row | {"rho_with_depth": spearman(depth, values)["rho"]})
-    return rows
 
 
 def _sensitivity(config: ExplainConfig, run: FinishedRun, attack: Attack) -> dict:
@@ -226,13 +208,13 @@ def _draw(run: FinishedRun, result: dict) -> None:
     figures.significance_and_thresholds(
         layers, found["change_percent"], percentiles, base, folder / "significance.png"
     )
-    runfolder.write_csv(
+    write_csv(
         folder / "significance.csv",
         ("layer", "components", "change_percent", "threshold_percentile"),
         zip(layers, found["components"], found["change_percent"], percentiles),
     )
     figures.sensitivity_and_thresholds(layers, noise, percentiles, base, folder / "sensitivity.png")
-    runfolder.write_csv(
+    write_csv(
         folder / "sensitivity.csv",
         ("layer", "ann", "snn_baseline", "snn_optimized", "threshold_percentile"),
         zip(layers, noise["ann"], noise["baseline"], noise["optimized"], percentiles),
@@ -240,7 +222,7 @@ def _draw(run: FinishedRun, result: dict) -> None:
     if sweep is None:
         return
     figures.cost_sweep(sweep, folder / "cost_sweep.png")
-    runfolder.write_csv(
+    write_csv(
         folder / "cost_sweep.csv",
         ("changed", "weight", "timestep", "accuracy"),
         (
@@ -256,17 +238,17 @@ def _numbers_of_the_run(run: FinishedRun) -> None:
     """CSV files beside the figures that jaxsnn.optimize has drawn."""
     folder, results = run.folder / "figures", run.results
     base, found = results["baseline"], results["optimized"]
-    runfolder.write_csv(
+    write_csv(
         folder / "accuracy.csv",
         ("timestep", "baseline", "optimized"),
         zip(range(1, results["timesteps"] + 1), base["accuracy"], found["accuracy"]),
     )
-    runfolder.write_csv(
+    write_csv(
         folder / "thresholds.csv",
         ("layer", "baseline", "optimized", "optimized_percentile"),
         zip(run.layers, base["thresholds"], found["thresholds"], found["percentiles"]),
     )
-    runfolder.write_csv(
+    write_csv(
         folder / "cost.csv",
         ("generation", "best_cost", "mean_cost", *run.history[0]["parts"]),
         ((row["generation"], row["best_cost"], row["mean_cost"], *row["parts"].values()) for row in run.history),

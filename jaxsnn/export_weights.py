@@ -9,12 +9,13 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from jaxsnn import command
+from jaxsnn.cli import command
+from jaxsnn.conversion.state_dicts import require_torch
+from jaxsnn.conversion.torch_twin import sequential, state_dict
 from jaxsnn.errors import UserError
-from jaxsnn.foreign import require_torch
-from jaxsnn.network import to_json
-from jaxsnn.torch_network import sequential, state_dict
-from jaxsnn.weights import load_weights, write_atomically
+from jaxsnn.networks.json_format import to_json
+from jaxsnn.networks.weights import load_weights
+from jaxsnn.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -2,39 +2,48 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from rich.console import Console
 
 import data
-from jaxsnn import command, runfolder, surrogate, xla
+from jaxsnn.analysis.comparison import ann_right, comparison
+from jaxsnn.cli import command
+from jaxsnn.conversion.calibration import calibrate
+from jaxsnn.conversion.loading import check_data, load_named, load_snn
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import ann_right, check_data, comparison, describe_device, versions
-from jaxsnn.network import Network
-from jaxsnn.plan import Plan
-from jaxsnn.pretrained import load_named, load_snn
-from jaxsnn.report import comparison_table
-from jaxsnn.runfolder import genes_to_json
-from jaxsnn.search import subsets
-from jaxsnn.settings import MOST, Preset, to_record
-from jaxsnn.simulate import observe_images
-from jaxsnn.snn import SNN, Dynamics, Genes, check_genes
-from jaxsnn.surrogate import surrogate_scores
-from jaxsnn.thresholds import calibrate
-from jaxsnn.train import augment
-from jaxsnn.weights import save_weights, to_device
+from jaxsnn.networks.description import Network
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.networks.weights import save_weights
+from jaxsnn.records import run_folder
+from jaxsnn.records.thresholds_file import genes_to_json, read_thresholds, thresholds_record
+from jaxsnn.reports.tables import comparison_table
+from jaxsnn.runtime.files import plain, write_json
+from jaxsnn.runtime.memory import peak_bytes
+from jaxsnn.runtime.provenance import describe_device, versions
+from jaxsnn.search.evolve import subsets
+from jaxsnn.search.settings import MOST, Preset, to_record
+from jaxsnn.simulation import surrogate
+from jaxsnn.simulation.observe import observe_images
+from jaxsnn.simulation.plan import Plan
+from jaxsnn.training.bptt import (
+    TRAINABLE,
+    Descent,
+    Unrolling,
+    genes_of,
+    make_optimizer,
+    make_step,
+    parts_of,
+    step_bytes,
+)
 
-TRAINABLE = ("weights", "thresholds", "leak", "v0")
-BOUNDS = {"thresholds": (0.05, 20.0), "leak": (0.01, 1.0), "v0": (0.0, 0.99)}
-"""Where the neurons' parts are held; thresholds are relative to where they started."""
 PRESETS = {
     "demo": {"epochs": 2, "timesteps": 42, "images": 2000, "batch": 50, "test_timesteps": 60},
     # Section V.C; the paper leaves out the optimiser, its rate, the batch and the loss
@@ -115,20 +124,6 @@ class FinetuneConfig:
     """Show where an error came from."""
 
 
-@dataclass(frozen=True)
-class Unrolling:
-    """How the gradient of one batch is computed; ``timesteps`` are without layer delay, the rest as configured."""
-
-    timesteps: int
-    comparison: str = ">"
-    loss: str = "mean"
-    surrogate: str = "triangle"
-    scale: float = 0.15
-    checkpoint: bool = False
-    truncate: int | None = None
-    precision: str = "float32"
-
-
 def resolve(config: FinetuneConfig) -> FinetuneConfig:
     """The configuration with the preset's values filled in and every setting checked."""
     if config.preset not in PRESETS:
@@ -169,103 +164,13 @@ def unrolling_of(config: FinetuneConfig, dynamics: Dynamics, network: Network) -
     return Unrolling(steps, dynamics.comparison, **{name: getattr(config, name) for name in same})
 
 
-def batch_loss(
-    network: Network, unrolling: Unrolling, params: dict, genes: Genes, images: jax.Array, labels: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Cross-entropy of one batch, and how many images are right at the last step; ``genes`` are (L,) each.
-
-    The logits are scores / t, which tend to the ANN's as t grows. Their loss is averaged over t = 1..T ("mean"),
-    so that early answers count as well, or taken at T ("final").
-    """
-    scores = surrogate_scores(
-        network,
-        params,
-        genes,
-        images,
-        unrolling.timesteps,
-        Dynamics(unrolling.comparison, "none"),
-        unrolling.surrogate,
-        unrolling.scale,
-        unrolling.checkpoint,
-        unrolling.truncate,
-        unrolling.precision,
-        every_step=unrolling.loss == "mean",
-    )
-    if unrolling.loss == "mean":
-        logits = scores / jnp.arange(1, unrolling.timesteps + 1, dtype=scores.dtype)[:, None, None]
-        scores = scores[-1]
-    else:
-        logits = scores / unrolling.timesteps
-    every = jnp.broadcast_to(labels, logits.shape[:-1])
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, every).mean()
-    return loss, (scores.argmax(-1) == labels).sum()
-
-
-def parts_of(snn: SNN, start: Genes) -> dict:
-    """Everything that can be trained, by the names in ``TRAINABLE``; thresholds are relative to ``start``'s."""
-    layers = len(snn.network.spiking)
-    return {
-        "weights": to_device(snn.params),
-        "thresholds": jnp.ones(layers),
-        "leak": jnp.ones(layers) if start.leak is None else jnp.asarray(start.leak[0], jnp.float32),
-        "v0": jnp.zeros(layers) if start.v0 is None else jnp.asarray(start.v0[0], jnp.float32),
-    }
-
-
-def genes_of(parts: dict, start: jax.Array) -> Genes:
-    """One candidate's genes, (L,) each, of parts whose thresholds are relative to ``start`` (L,)."""
-    return Genes(parts["thresholds"] * start, parts["v0"], parts["leak"])
-
-
-def make_optimizer(trained: Iterable[str], learning_rate: float, neuron_rate: float, steps: int):
-    """Adam for the parts called ``trained``, with a rate for the weights and one for what neurons are made of."""
-    rates = {"weights": learning_rate, "neurons": neuron_rate}
-    # surrogate gradients shrink from layer to layer, far below Adam's usual epsilon
-    kinds = {kind: optax.adam(optax.cosine_decay_schedule(rate, steps), eps=1e-15) for kind, rate in rates.items()}
-    return optax.multi_transform(kinds, {name: "weights" if name == "weights" else "neurons" for name in trained})
-
-
-def make_step(network: Network, unrolling: Unrolling, optimizer, augmented: bool = False) -> Callable:
-    """One step of gradient descent, compiled.
-
-    Returns:
-        ``step(trained, fixed, state, start, images, labels, key) -> (trained, state, loss, right)``: ``trained``
-        and ``fixed`` are the parts that are and those that are not, ``start`` (L,) the thresholds that they are
-        relative to; ``trained`` and ``state`` are overwritten.
-    """
-
-    @functools.partial(jax.jit, donate_argnums=(0, 2))
-    def step(trained, fixed, state, start, images, labels, key):
-        if augmented:
-            images = augment(key, images)
-
-        def loss(trained):
-            parts = fixed | trained
-            return batch_loss(network, unrolling, parts["weights"], genes_of(parts, start), images, labels)
-
-        (value, right), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
-        updates, state = optimizer.update(gradient, state)
-        trained = optax.apply_updates(trained, updates)
-        trained |= {name: jnp.clip(trained[name], *BOUNDS[name]) for name in BOUNDS if name in trained}
-        return trained, state, value, right
-
-    return step
-
-
-def step_bytes(compiled) -> int:
-    """Peak memory of a compiled function as XLA planned it: arguments, results and temporaries."""
-    plan = compiled.memory_analysis()
-    held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return held + plan.temp_size_in_bytes
-
-
 def load_start(config: FinetuneConfig, train: data.Dataset, say: Callable) -> tuple[SNN, str, Genes, Dynamics]:
     """The network to fine-tune, its file's sha256, one candidate's genes (1, L), and the dynamics.
 
     Raises:
         UserError: thresholds, weights and data that do not fit each other.
     """
-    found = {} if config.start is None else runfolder.read_thresholds(config.start)
+    found = {} if config.start is None else read_thresholds(config.start)
     snn, sha256 = load_named(found, config.start, config.weights, config.network, train.images.shape[1:], say)
     check_data(snn.network, train.images, len(train.classes), f"{train.name} ({train.split})")
     dynamics = Dynamics(
@@ -290,16 +195,6 @@ def load_start(config: FinetuneConfig, train: data.Dataset, say: Callable) -> tu
         genes = Genes(calibrate(snn.network, snn.params, train.images[subset]).threshold(config.percentile)[None])
     check_genes(snn.network, genes)
     return snn, sha256, genes, dynamics
-
-
-class Descent(NamedTuple):
-    """A compiled step of gradient descent, and what the first one starts from; see ``make_step``."""
-
-    step: Any
-    trained: dict
-    fixed: dict
-    state: optax.OptState
-    base: jax.Array
 
 
 def make_descent(
@@ -384,8 +279,8 @@ def write_tuned(
     genes = genes_of(parts, np.float32(start.threshold[0]))
     unset = Genes(None, *(name not in config.train and getattr(start, name) is None for name in ("v0", "leak")))
     genes = Genes(*(None if off else np.asarray(part, np.float64)[None] for off, part in zip(unset, genes)))
-    thresholds = runfolder.thresholds_record(snn.network, path, tuned_sha256, genes, dynamics)
-    runfolder.write_json(folder / "thresholds.json", thresholds)
+    thresholds = thresholds_record(snn.network, path, tuned_sha256, genes, dynamics)
+    write_json(folder / "thresholds.json", thresholds)
     return tuned, genes
 
 
@@ -436,9 +331,9 @@ def finetune(config: FinetuneConfig) -> dict:
     folder = config.out or Path("runs") / f"finetune-{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     identity = {"weights_sha256": sha256, "train_sha256": train.content_hash(), "test_sha256": test.content_hash()}
     stamp = {"versions": versions(), "device": describe_device()}
-    runfolder.check_folder(folder)
-    with runfolder.locked(folder):
-        runfolder.open_run(folder, runfolder.plain(to_record(config) | identity) | stamp)
+    run_folder.check_folder(folder)
+    with run_folder.locked(folder):
+        run_folder.open_run(folder, plain(to_record(config) | identity) | stamp)
         console.print(
             f"[bold]{network.name}[/] on {config.data}: {' and '.join(config.train)} by BPTT, {count} training "
             f"images, {config.epochs} epochs, {unrolling.timesteps} timesteps without layer delay, on "
@@ -456,7 +351,7 @@ def finetune(config: FinetuneConfig) -> dict:
             for parts, row in epochs(config, train, chosen, descent, asked, on_step):
                 rows.append(row)
                 tuned = write_tuned(folder, snn, sha256, start, parts, config, dynamics)
-                runfolder.write_history(folder, rows)
+                run_folder.write_history(folder, rows)
             steps = rows[-1]["steps"]
             images = steps * config.batch
             spent = {
@@ -467,7 +362,7 @@ def finetune(config: FinetuneConfig) -> dict:
                 # eq. 17's measure, an epoch of the whole training set
                 "training_cost_epochs": images / len(train),
                 "step_bytes": step_bytes(descent.step),
-                "peak_bytes": xla.peak_bytes(),
+                "peak_bytes": peak_bytes(),
                 "search_seconds": time.perf_counter() - started,
             }
             note = f"{len(test)} images, {config.test_timesteps} steps"
@@ -489,9 +384,9 @@ def finetune(config: FinetuneConfig) -> dict:
             **identity,
         }
         curves = {name: np.array(results[name]["accuracy"]) for name in ("baseline", "optimized")}
-        runfolder.write_curves(folder, **curves)
+        run_folder.write_curves(folder, **curves)
         # the last file: a run is finished once it is there
-        runfolder.write_json(folder / "results.json", results)
+        write_json(folder / "results.json", results)
     console.print(comparison_table(results))
     console.print(
         f"{steps} steps{' (stopped)' if spent['stopped_early'] else ''}, {images:,} images "

@@ -12,17 +12,22 @@ from rich.progress import Progress
 from rich.table import Table
 
 import data
-from jaxsnn import command
-from jaxsnn.convert import ann_forward, fold
+from jaxsnn.analysis.comparison import ann_right
+from jaxsnn.cli import command
+from jaxsnn.conversion.folding import fold
+from jaxsnn.conversion.import_network import Imported, describe, import_network
+from jaxsnn.conversion.loading import check_data
+from jaxsnn.conversion.state_dicts import has_torch, read_foreign
+from jaxsnn.conversion.torch_twin import torch_logits
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import ann_right, check_data
-from jaxsnn.foreign import has_torch, read_foreign
-from jaxsnn.matching import Imported, describe, import_network
-from jaxsnn.torch_network import torch_logits
-from jaxsnn.weights import describes_network, save_weights, write_atomically
+from jaxsnn.networks.forward import ann_forward
+from jaxsnn.networks.weights import describes_network, save_weights
+from jaxsnn.runtime.files import write_atomically
 
 COMPARED = 100
 """Images on which logits before and after the import are compared."""
+
+
 TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit, that rounding may make."""
 

@@ -2,32 +2,37 @@
 
 import math
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 import data
 import evo
-from jaxsnn import checkpoint, command, figures, hosts, runfolder, scalars, xla
-from jaxsnn.adversarial import ann_victim, perturb
-from jaxsnn.checkpoint import Checkpoint
-from jaxsnn.codec import Codec
+from jaxsnn.analysis.adversarial import ann_victim, perturb
+from jaxsnn.analysis.comparison import compare_on_test
+from jaxsnn.cli import command
+from jaxsnn.conversion.calibration import Calibration, calibrate
+from jaxsnn.conversion.loading import check_data, load_snn
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import check_data, compare_on_test, describe_device, versions
-from jaxsnn.latency import latency
-from jaxsnn.objective import Objective, search_plan
-from jaxsnn.plan_table import print_plan
-from jaxsnn.pretrained import load_snn
-from jaxsnn.report import comparison_table
-from jaxsnn.runfolder import genes_to_json
-from jaxsnn.search import Generation, Racing, evolve, select, subsets
-from jaxsnn.settings import (
+from jaxsnn.networks.spiking import SNN, Dynamics, check_genes
+from jaxsnn.records import run_folder
+from jaxsnn.records.thresholds_file import genes_to_json, thresholds_record
+from jaxsnn.reports import figures, tensorboard_log
+from jaxsnn.reports.tables import comparison_table
+from jaxsnn.runtime import processes
+from jaxsnn.runtime.files import plain, read_json, write_json
+from jaxsnn.runtime.memory import peak_bytes
+from jaxsnn.runtime.provenance import code_version, describe_device, digest, versions
+from jaxsnn.search import checkpoint
+from jaxsnn.search.checkpoint import Checkpoint
+from jaxsnn.search.evolve import Generation, select, subsets
+from jaxsnn.search.job import evaluations_of, history_row, make_codec, make_engine, restored, search_steps
+from jaxsnn.search.objective import Objective, search_plan
+from jaxsnn.search.settings import (
     HOSTS,
     MOVABLE,
     OptimizeConfig,
@@ -37,114 +42,8 @@ from jaxsnn.settings import (
     to_record,
     views,
 )
-from jaxsnn.simulate import describe
-from jaxsnn.snn import SNN, Dynamics, check_genes
-from jaxsnn.thresholds import Calibration, calibrate
-
-
-def evaluations_of(config: OptimizeConfig) -> int:
-    """Evaluations that the search may spend: P (G + 1), also where the population shrinks on the way."""
-    return config.population * (config.generations + 1)
-
-
-def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
-    """The engine, its initial population N(mean, std^2) with the baseline as one of its members."""
-    if config.strategy and config.engine not in ("scipy", "evosax", "jax"):
-        raise UserError(f"--strategy is for the engines scipy, evosax and jax; {config.engine} has none")
-    options = {"strategy": config.strategy}
-    if config.engine in ("scipy", "evosax", "jax"):
-        options |= {"mutation": config.mutation, "crossover": config.crossover}
-    if config.engine == "lshade":
-        options |= {"evaluations": evaluations_of(config)}
-    low, high, mean, std = (codec.spread(name) for name in ("low", "high", "mean", "std"))
-    try:
-        return evo.make_engine(
-            config.engine, low, high, config.population, mean=mean, std=std, tol=config.tol, **options
-        )
-    except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
-
-
-def history_row(generation: Generation, target: float) -> dict:
-    """One line of history.jsonl: what the generation did; ``latency`` is of the best on its training images."""
-    return {
-        "generation": generation.number,
-        "best_cost": generation.best.cost,
-        "parts": generation.best.parts,
-        "mean_cost": generation.mean if math.isfinite(generation.mean) else None,
-        "std_cost": generation.spread if math.isfinite(generation.spread) else None,
-        "accuracy": float(generation.best.accuracy[-1]),
-        "latency": int(latency(generation.best.accuracy, target)) or None,
-        "nfe": generation.evaluations,
-        "image_evaluations": generation.image_evaluations,
-        "seconds": generation.seconds,
-        "best": generation.best.vector.tolist(),
-    }
-
-
-def generations(
-    config: OptimizeConfig, codec: Codec, objective: Objective, labels: np.ndarray
-) -> Iterator[Generation]:
-    """Algorithm 1 with a resolved configuration, one generation a step; ``labels`` are the training set's."""
-    engine = make_engine(config, codec)
-    return (g for g, _ in search_steps(config, codec, objective, labels, engine, engine.init(config.seed)))
-
-
-def search_steps(
-    config: OptimizeConfig,
-    codec: Codec,
-    objective: Objective,
-    labels: np.ndarray,
-    engine: evo.Engine,
-    state: Any,
-    behind: Generation | None = None,
-) -> Iterator[tuple[Generation, Any]]:
-    """``generations`` with the engine's state behind each, from ``state`` on, which stands ``behind`` that one."""
-    simulated = views(config)
-    if behind is not None:
-        behind = replace(behind, image_evaluations=behind.image_evaluations // simulated)
-    first = 0 if behind is None else behind.number + 1
-    subset = subsets(labels, config.images, config.subset, config.seed, first)
-    steps = evolve(
-        engine,
-        state,
-        codec,
-        objective.terms,
-        objective,
-        subset,
-        evaluations_of(config),
-        resample=config.subset == "resample",
-        racing=None if config.race is None else Racing(confidence=config.race),
-        keep=config.finalists,
-        behind=behind,
-    )
-    return (
-        (replace(generation, image_evaluations=generation.image_evaluations * simulated), state)
-        for generation, state in steps
-    )
-
-
-def restored(
-    saved: Checkpoint, config: OptimizeConfig, codec: Codec, objective: Objective, engine: evo.Engine
-) -> Any:
-    """The engine's state in a checkpoint; the objective gets its memory back.
-
-    Raises:
-        UserError: what it holds does not fit this run.
-    """
-    low, high = codec.spread("low"), codec.spread("high")
-    try:
-        for leader in saved.generation.leaders:
-            if leader.vector.shape != low.shape or not ((low <= leader.vector) & (leader.vector <= high)).all():
-                raise ValueError("its leaders are not in the search's bounds")
-            if leader.accuracy.shape != (config.timesteps,):
-                raise ValueError(f"its leaders have {len(leader.accuracy)} timesteps, expected {config.timesteps}")
-        objective.remember(saved.objective)
-        return evo.state_from(engine, saved.engine)
-    except ValueError as error:
-        raise UserError(
-            f"the checkpoint of generation {saved.generation.number} is not this run's: {error}"
-        ) from error
+from jaxsnn.simulation.backends import describe
+from jaxsnn.simulation.plan_table import print_plan
 
 
 def resumed(config: OptimizeConfig) -> OptimizeConfig:
@@ -158,27 +57,12 @@ def resumed(config: OptimizeConfig) -> OptimizeConfig:
             )
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no run of jaxsnn.optimize (no config.json): nothing to resume")
-    runfolder.check_folder(folder)
-    held = from_record(runfolder.read_json(folder / "config.json"), folder / "config.json")
+    run_folder.check_folder(folder)
+    held = from_record(read_json(folder / "config.json"), folder / "config.json")
     given = {
         name: getattr(config, name) for name in MOVABLE if getattr(config, name) != getattr(OptimizeConfig(), name)
     }
     return replace(held, **given, out=folder, debug=config.debug)
-
-
-def make_codec(config: OptimizeConfig, calibration: Calibration) -> Codec:
-    """The search vector of this configuration."""
-    return Codec(
-        calibration,
-        config.space,
-        config.percentile,
-        config.std,
-        config.low,
-        config.high,
-        tuple(config.search),
-        config.v0,
-        config.leak,
-    )
 
 
 def optimize(config: OptimizeConfig) -> dict:
@@ -186,21 +70,21 @@ def optimize(config: OptimizeConfig) -> dict:
     started = time.perf_counter()
     folder = config.resume or config.out or Path("runs") / f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"
     held = ("config.json", "results.json", "checkpoints/*.checkpoint")
-    with hosts.joined(config), hosts.workplace(folder, held) as mine:
+    with processes.joined(config), processes.workplace(folder, held) as mine:
         return _optimize(replace(config, resume=config.resume and mine, out=config.out and mine), mine, started)
 
 
 def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
     """The command in its folder; the configuration is that of the command line."""
-    console = Console(quiet=not hosts.first())
+    console = Console(quiet=not processes.first())
     with ExitStack() as stack:
-        with hosts.together():
+        with processes.together():
             if config.resume is not None:
                 config = resumed(config)
                 if (folder / "results.json").exists():
                     sentence = f"{folder} is finished, there is nothing to resume: nothing was changed"
                     console.print(sentence, highlight=False, soft_wrap=True)
-                    return runfolder.read_json(folder / "results.json")
+                    return read_json(folder / "results.json")
             config = resolve(config)
             train = data.load(config.data, "train", config.data_dir)
             test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
@@ -215,24 +99,24 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
                 "test_sha256": test.content_hash(),
             }
             stamp = {"versions": versions(), "device": describe_device()}
-            record = runfolder.plain(to_record(config) | identity)
+            record = plain(to_record(config) | identity)
             what = {key: value for key, value in record.items() if key not in MOVABLE}
-            what |= {"code": checkpoint.code_version()}
+            what |= {"code": code_version()}
         same = {
             "explain_plan": config.explain_plan,
             "calibration": calibration.threshold(config.percentile).tolist(),
         }
-        hosts.check_same(what | same)
+        processes.check_same(what | same)
         if config.explain_plan:
             dynamics = Dynamics(config.comparison, config.delay)
             plan = search_plan(config)
             print_plan(console, snn, plan, dynamics, config.timesteps, config.population, config.images)
             return {}
-        with hosts.together():
-            runfolder.check_folder(folder)
-            stack.enter_context(runfolder.locked(folder))
-            runfolder.open_run(folder, record | stamp, free=MOVABLE)
-            runfolder.sweep(folder)
+        with processes.together():
+            run_folder.check_folder(folder)
+            stack.enter_context(run_folder.locked(folder))
+            run_folder.open_run(folder, record | stamp, free=MOVABLE)
+            run_folder.sweep(folder)
 
         def goodbye() -> None:
             console.print(
@@ -243,7 +127,7 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
 
         termination = stack.enter_context(command.leave_on_termination(goodbye))
         # several processes leave together, behind a generation, or not at all
-        termination.deferred = not hosts.alone()
+        termination.deferred = not processes.alone()
         return _search(
             config, console, started, train, test, snn, calibration, folder, what, identity, stamp, termination
         )
@@ -252,7 +136,7 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
 def _check(config: OptimizeConfig, snn: SNN, train: data.Dataset, test: data.Dataset) -> None:
     """Raise ``UserError`` where a resolved configuration does not fit its network, data or installation."""
     if config.tensorboard:
-        scalars.check_installed()
+        tensorboard_log.check_installed()
     for dataset in (train, test):
         check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
     if max(config.images, config.calibration_images) > len(train):
@@ -292,7 +176,7 @@ def _search(
         identity, stamp: content hashes, and versions and device, for results.json.
     """
     saved = checkpoint.newest(folder, console.out)
-    hosts.check_same({"generation": None if saved is None else saved.generation.number})
+    processes.check_same({"generation": None if saved is None else saved.generation.number})
     if saved is not None:
         checkpoint.check_identity(saved.identity, what, folder)
         started -= saved.seconds
@@ -308,7 +192,7 @@ def _search(
     codec = make_codec(config, calibration)
     engine = make_engine(config, codec)
     saver = checkpoint.Saver(folder, config.checkpoint_every)
-    board = scalars.Scalars(folder / "tensorboard" if config.tensorboard else None)
+    board = tensorboard_log.Scalars(folder / "tensorboard" if config.tensorboard else None)
     with command.stop_on_interrupt(console, "generation") as asked, command.progress_bar(console) as bar:
         # the first generation scores no parents; the last step compares the finalists
         work = config.population * config.images * (1 if config.subset == "fixed" else 2) * views(config)
@@ -327,7 +211,7 @@ def _search(
         else:
             generation, rows = saved.generation, saved.rows
             start = restored(saved, config, codec, objective, engine)
-            runfolder.write_history(folder, rows)
+            run_folder.write_history(folder, rows)
             bar.update(task, completed=generation.image_evaluations)
             bar.console.print(f"going on behind generation {generation.number}", highlight=False)
         steps = search_steps(config, codec, objective, train.labels, engine, start, generation)
@@ -340,10 +224,10 @@ def _search(
             bar.update(task, note=_note(generation, config, rows))
             seconds = time.perf_counter() - started
             arrays = evo.state_arrays(state)
-            hosts.check_same({"candidates": checkpoint.digest(arrays)})
-            stop, leave = hosts.either(bool(asked), termination.asked)
-            with hosts.together():
-                runfolder.write_history(folder, rows)
+            processes.check_same({"candidates": digest(arrays)})
+            stop, leave = processes.either(bool(asked), termination.asked)
+            with processes.together():
+                run_folder.write_history(folder, rows)
                 board.write(rows[-1])
                 saver.take(Checkpoint(what, generation, arrays, objective.memory(), [*rows], seconds))
                 if stop or leave or generation.last:
@@ -353,7 +237,7 @@ def _search(
             if stop and not generation.last:
                 stopped = True
                 break
-        termination.deferred = not hosts.alone()
+        termination.deferred = not processes.alone()
         leaders = generation.leaders[: config.finalists]
         image_evaluations = generation.image_evaluations
         if len(leaders) > 1:
@@ -363,20 +247,20 @@ def _search(
             image_evaluations += len(leaders) * final_images * views(config)
         best = leaders[0]
         bar.update(task, completed=work * (config.generations + 1) + finals)
-        seconds, memory = time.perf_counter() - started, xla.peak_bytes()
+        seconds, memory = time.perf_counter() - started, peak_bytes()
         optimized = codec.decode(best.vector[None])
         baseline = codec.baseline()
         layers = [layer.name for layer in snn.network.spiking]
         weights, sha256 = config.weights, identity["weights_sha256"]
         dynamics = Dynamics(config.comparison, config.delay)
-        thresholds = runfolder.thresholds_record(snn.network, weights, sha256, optimized, dynamics) | {
+        thresholds = thresholds_record(snn.network, weights, sha256, optimized, dynamics) | {
             "architecture": config.network,
             "percentile": config.percentile,
             **{f"baseline_{k}": v for k, v in genes_to_json(baseline).items()},
             "percentiles": calibration.percentile(optimized.threshold)[0].tolist(),
         }
-        with hosts.together():
-            runfolder.write_json(folder / "thresholds.json", thresholds)
+        with processes.together():
+            write_json(folder / "thresholds.json", thresholds)
 
         attack = attack_in(config)
         work = 2 * len(test) * (1 if attack is None else 2)
@@ -428,7 +312,7 @@ def _search(
         "cost": best.cost,
         "cost_parts": best.parts,
     } | genes_to_json(optimized)
-    runfolder.write_curves(
+    run_folder.write_curves(
         folder,
         baseline=np.array(results["baseline"]["accuracy"]),
         optimized=np.array(results["optimized"]["accuracy"]),
@@ -440,7 +324,7 @@ def _search(
     )
     figures.cost_history(rows, folder / "figures" / "cost.png")
     # the last file: a run is finished once it is there
-    runfolder.write_json(folder / "results.json", results)
+    write_json(folder / "results.json", results)
     checkpoint.clear(folder)
     if "clean" in results:
         console.print(comparison_table(results["clean"]))

@@ -15,24 +15,23 @@ import optax
 from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from safetensors.numpy import save as to_bytes
 
 import data
-from jaxsnn import command
-from jaxsnn.activation import SHIFT, ceiling
-from jaxsnn.ann import ANN
-from jaxsnn.architectures import NORMS, architecture
-from jaxsnn.convert import preprocess
+from jaxsnn.cli import command
+from jaxsnn.conversion.loading import check_data, load_network
 from jaxsnn.errors import UserError
-from jaxsnn.evaluation import check_data
-from jaxsnn.network import MOST_LEVELS, Network
-from jaxsnn.pretrained import load_network
-from jaxsnn.recipes import RECIPES
-from jaxsnn.runfolder import read_json, thresholds_record, write_json
-from jaxsnn.snn import Dynamics, Genes
-from jaxsnn.weights import Params, save_weights, write_atomically
+from jaxsnn.networks.activations import SHIFT, ceiling
+from jaxsnn.networks.architectures import NORMS, architecture
+from jaxsnn.networks.description import Network, Params
+from jaxsnn.networks.forward import preprocess
+from jaxsnn.networks.json_format import MOST_LEVELS
+from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.networks.weights import save_weights
+from jaxsnn.records.thresholds_file import thresholds_record
+from jaxsnn.runtime.files import read_json, write_atomically, write_json
+from jaxsnn.training.ann import ANN
+from jaxsnn.training.loop import accuracy, in_bfloat16, load_checkpoint, save_checkpoint, train_step
+from jaxsnn.training.recipes import RECIPES
 
 WAIT = 10
 """Steps behind which the loss is looked at: a device that is waited for after every step idles in between."""
@@ -93,53 +92,6 @@ class TrainConfig:
     """Show where an error came from."""
 
 
-def augment(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Random crops after reflecting 4 pixels at each side, and random horizontal flips; uint8 (N, H, W, C)."""
-    crop, flip = jax.random.split(key)
-    n, h, w, c = images.shape
-    padded = jnp.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
-    corners = jax.random.randint(crop, (n, 2), 0, 9)
-    images = jax.vmap(lambda image, at: jax.lax.dynamic_slice(image, (at[0], at[1], 0), (h, w, c)))(
-        padded, corners
-    )
-    return jnp.where(jax.random.bernoulli(flip, 0.5, (n, 1, 1, 1)), images[:, :, ::-1], images)
-
-
-@nnx.jit(static_argnames="smoothing")
-def train_step(ann: ANN, optimizer: nnx.Optimizer, images, labels, key, smoothing: float) -> jax.Array:
-    """One step of gradient descent on uint8 images (N, H, W, C); returns the mean loss."""
-    key, dropout = jax.random.split(key)
-    x = preprocess(ann.network, augment(key, images))
-    target = optax.smooth_labels(jax.nn.one_hot(labels, ann.network.classes), smoothing)
-
-    def loss(ann: ANN) -> jax.Array:
-        return optax.softmax_cross_entropy(ann(x, dropout), target).mean()
-
-    value, gradient = nnx.value_and_grad(loss)(ann)
-    optimizer.update(ann, gradient)
-    return value
-
-
-@nnx.jit
-def _predict(ann: ANN, images) -> jax.Array:
-    return ann(preprocess(ann.network, images)).argmax(-1)
-
-
-def accuracy(ann: ANN, dataset: data.Dataset, batch: int = 500) -> float:
-    """Share of the dataset that the ANN classifies right, in float32, as its weights will be used."""
-    ann = nnx.clone(ann)
-    ann.half = False
-    right = 0
-    for start in range(0, len(dataset), batch):
-        right += int(
-            (
-                np.asarray(_predict(ann, dataset.images[start : start + batch]))
-                == dataset.labels[start : start + batch]
-            ).sum()
-        )
-    return right / len(dataset)
-
-
 def make_optimizer(ann: ANN, config: TrainConfig, steps: int) -> nnx.Optimizer:
     """The recipe's gradient descent for a resolved configuration; weights decay in kernels only."""
     recipe = RECIPES[config.recipe]
@@ -149,28 +101,6 @@ def make_optimizer(ann: ANN, config: TrainConfig, steps: int) -> nnx.Optimizer:
         optax.sgd(recipe.schedule(config.learning_rate, steps), momentum=0.9, nesterov=recipe.nesterov),
     )
     return nnx.Optimizer(ann, transform, wrt=nnx.Param)
-
-
-def save_checkpoint(path: Path, ann: ANN, optimizer: nnx.Optimizer, epoch: int) -> None:
-    """Everything that training needs to go on behind ``epoch`` epochs, in one file written atomically."""
-    leaves = jax.tree.leaves(nnx.state((ann, optimizer)))
-    arrays = {f"{index:05d}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
-    write_atomically(path, to_bytes(arrays | {"epoch": np.asarray([epoch])}))
-
-
-def load_checkpoint(path: Path, ann: ANN, optimizer: nnx.Optimizer) -> int:
-    """Put the checkpoint's arrays into ``ann`` and ``optimizer``; returns its number of epochs."""
-    leaves, tree = jax.tree.flatten(nnx.state((ann, optimizer)))
-    try:
-        stored = load_file(path)
-        new = [stored[f"{index:05d}"] for index in range(len(leaves))]
-        epoch = int(stored["epoch"][0])
-    except (SafetensorError, KeyError, OSError) as error:
-        raise UserError(f"{path} is not a checkpoint of this run ({error}); delete it to start again") from error
-    if any(a.shape != b.shape for a, b in zip(leaves, new)):
-        raise UserError(f"{path} is the checkpoint of another network; delete it or choose another --out")
-    nnx.update((ann, optimizer), jax.tree.unflatten(tree, [jnp.asarray(a) for a in new]))
-    return epoch
 
 
 def rows_behind(folder: Path, epochs: int) -> list[dict]:
@@ -228,11 +158,6 @@ def network_for(config: TrainConfig, train: data.Dataset) -> Network:
         std=[round(s, 4) for s in std],
     )
     return with_activation(network, config)
-
-
-def in_bfloat16(precision: str) -> bool:
-    """Whether linear maps are computed in bfloat16 on this machine; ``precision`` as of ``TrainConfig``."""
-    return precision == "bfloat16" or (precision == "auto" and jax.default_backend() != "cpu")
 
 
 def start(config: TrainConfig, training: data.Dataset, say: Callable[[str], None]) -> ANN:

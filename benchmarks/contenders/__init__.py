@@ -1,0 +1,1 @@
+"""The simulators that benchmarks.throughput compares, one file each."""

@@ -1,0 +1,1 @@
+"""Comparing networks: latency, intervals, correlations, sensitivity, attacks."""

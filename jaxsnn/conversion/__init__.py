@@ -1,0 +1,1 @@
+"""From a trained network to a spiking one: import, folding, calibration."""

@@ -1,0 +1,67 @@
+"""From a trained ANN to a spiking network: norms folded into kernels, thresholds from activation percentiles."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import (
+    EPSILON,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Edge,
+    Network,
+    Params,
+    ScaleNorm,
+)
+
+
+def fold(network: Network, params: Params) -> tuple[Network, Params]:
+    """The same function without norms and dropout: each norm is folded into the map in front of it.
+
+    y = (W x + b - mean) * g + beta, with g = scale / sqrt(var + eps), is W' x + b' with W' = g W and
+    b' = (b - mean) g + beta. An average pool between the two commutes with a per-channel affine map.
+    ``ScaleNorm`` has neither mean nor beta, so that a map without bias stays without one.
+    """
+    folded: Params = {}
+    layers = []
+    for layer in network.layers:
+        edges = []
+        for edge in layer.edges:
+            ops: list = []
+            for op in edge.ops:
+                if isinstance(op, BatchNorm | ScaleNorm):
+                    _fold_norm(op, ops, folded, params, f"layer {layer.name}")
+                elif not isinstance(op, Dropout):
+                    ops.append(op)
+                    if isinstance(op, Conv | Dense):
+                        parts = ("kernel", "bias") if op.bias else ("kernel",)
+                        folded |= {f"{op.name}.{p}": np.asarray(params[f"{op.name}.{p}"]) for p in parts}
+            edges.append(Edge(edge.source, tuple(ops)))
+        layers.append(replace(layer, edges=tuple(edges)))
+    folded |= {name: np.asarray(value) for name, value in params.items() if name.endswith(".ceiling")}
+    return replace(network, layers=tuple(layers)), folded
+
+
+def _fold_norm(norm: BatchNorm | ScaleNorm, ops: list, folded: Params, params: Params, where: str) -> None:
+    index = len(ops) - 1
+    while index >= 0 and isinstance(ops[index], AvgPool):
+        index -= 1
+    if index < 0:
+        raise UserError(f"{where}: {norm.name} has no convolution or dense map in front of it to fold into")
+    target = ops[index]
+    variance = params[f"{norm.name}.var"].astype(np.float64)
+    epsilon = norm.epsilon if isinstance(norm, BatchNorm) else EPSILON
+    gain = params[f"{norm.name}.scale"] / np.sqrt(variance + epsilon)
+    folded[f"{target.name}.kernel"] = (folded[f"{target.name}.kernel"] * gain).astype(np.float32)
+    if isinstance(norm, ScaleNorm) and not target.bias:
+        return
+    bias = folded.get(f"{target.name}.bias", 0.0)
+    shift = (
+        (0.0, 0.0) if isinstance(norm, ScaleNorm) else (params[f"{norm.name}.mean"], params[f"{norm.name}.bias"])
+    )
+    folded[f"{target.name}.bias"] = ((bias - shift[0]) * gain + shift[1]).astype(np.float32)
+    ops[index] = replace(target, bias=True)

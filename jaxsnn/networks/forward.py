@@ -1,0 +1,28 @@
+"""The ANN's forward pass on a network description."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.networks.activations import activations
+from jaxsnn.networks.description import Edge, Network, run
+from jaxsnn.networks.linear_maps import linear_map
+
+
+def preprocess(network: Network, images: jax.Array) -> jax.Array:
+    """Images (N, H, W, C) as the network's normalised input: (x / 255 - mean) / std, or for float pixels in
+    [0, 1], (x - mean) / std."""
+    floating = jnp.issubdtype(images.dtype, jnp.floating)
+    pixels = images if floating else jnp.asarray(images, jnp.float32) / 255
+    return (pixels - jnp.asarray(network.mean)) / jnp.asarray(network.std)
+
+
+def ann_forward(network: Network, params: dict[str, jax.Array], images: jax.Array) -> list[jax.Array]:
+    """Sums in front of every layer's activation, the last being the logits, for images (N, H, W, C).
+
+    The images are uint8 or float pixels in [0, 1]; the network is folded: no norms.
+    """
+
+    def apply(edge: Edge, x: jax.Array) -> jax.Array:
+        return linear_map(edge.ops, params, x.shape[1:])(x)
+
+    return run(network, preprocess(network, images), apply, activations(network, params))

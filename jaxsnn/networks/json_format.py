@@ -1,0 +1,146 @@
+"""A network description as JSON, and back."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import (
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Edge,
+    Layer,
+    Network,
+    Op,
+    ScaleNorm,
+    walk,
+)
+
+MOST_LEVELS = 1 << 16
+"""Steps of a quantised activation: what float32 tells apart with room to spare."""
+
+
+_OPS = {op.__name__: op for op in (Conv, Dense, AvgPool, BatchNorm, ScaleNorm, Dropout)}
+
+
+def to_json(network: Network) -> str:
+    """The description as JSON; ``from_json`` is its inverse."""
+
+    def op_fields(op: Op) -> dict:
+        return {"op": type(op).__name__} | asdict(op)
+
+    layers = [
+        {
+            "name": layer.name,
+            "edges": [{"source": e.source, "ops": [op_fields(op) for op in e.ops]} for e in layer.edges],
+            "levels": layer.levels,
+        }
+        for layer in network.layers
+    ]
+    return json.dumps(asdict(network) | {"layers": layers})
+
+
+def from_json(text: str) -> Network:
+    """A network from its JSON description; raises ``UserError`` where it is not one.
+
+    Fields of an op that have a default may be left out.
+    """
+    try:
+        raw = json.loads(text)
+        layers = tuple(
+            Layer(
+                layer["name"],
+                tuple(
+                    Edge(e["source"], tuple(_read_op(op, layer["name"]) for op in e["ops"]))
+                    for e in layer["edges"]
+                ),
+                layer.get("levels"),
+            )
+            for layer in raw["layers"]
+        )
+        _check_types(raw, layers)
+        _check_names(layers)
+        _check_levels(layers)
+        network = Network(
+            raw["name"],
+            tuple(raw["input_shape"]),
+            raw["classes"],
+            layers,
+            tuple(raw["mean"]),
+            tuple(raw["std"]),
+        )
+        walk(network)
+        channels = network.input_shape[2]
+        if len(network.mean) != channels or len(network.std) != channels or not all(s > 0 for s in network.std):
+            raise UserError(f"mean and std need {channels} numbers each, std above 0")
+    except KeyError as error:
+        raise UserError(f"not a network description: {error} is missing") from error
+    except (TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, RecursionError) as error:
+        raise UserError(f"not a network description: {error}") from error
+    return network
+
+
+def _read_op(item: dict, layer: str) -> Op:
+    kind = item["op"]
+    if kind not in _OPS:
+        why = (
+            "spiking neurons cannot compute a maximum exactly, put AvgPool there and train again"
+            if "max" in str(kind).lower()
+            else f"the ops are {', '.join(_OPS)}"
+        )
+        raise UserError(f"layer {layer} has the op {kind!r}, which cannot be converted: {why}")
+    op = _OPS[kind](**{key: value for key, value in item.items() if key != "op"})
+    for field in fields(op):
+        value = getattr(op, field.name)
+        good = isinstance(value, int | float if field.type is float else field.type)
+        if field.type in (int, float):
+            good = good and not isinstance(value, bool) and 0 <= value < math.inf
+            good = good and (value > 0 or field.type is float)
+        if not good:
+            raise UserError(f"layer {layer}: {field.name} of {kind} is {value!r}")
+    return op
+
+
+def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
+    """A number with a point, which equals a whole one, would be taken for a size and fail much later."""
+
+    def whole(values: Sequence) -> bool:
+        return all(type(value) is int and value > 0 for value in values)
+
+    sources = [edge.source for layer in layers for edge in layer.edges]
+    if not whole([*raw["input_shape"], raw["classes"]]) or len(raw["input_shape"]) != 3:
+        raise UserError(
+            f"input_shape is {raw['input_shape']!r} and classes {raw['classes']!r}, expected whole sizes"
+        )
+    if not all(type(source) is int for source in sources):
+        raise UserError(f"the sources of the edges are {sources!r}, expected numbers of layers")
+    for name in (raw["name"], *(layer.name for layer in layers)):
+        if type(name) is not str or not name.isprintable():
+            raise UserError(f"a name is {name!r}, expected printable text")
+    for value in (*raw["mean"], *raw["std"]):
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise UserError(f"mean and std hold {value!r}, expected finite numbers")
+
+
+def _check_levels(layers: Sequence[Layer]) -> None:
+    for layer in layers:
+        if layer.levels is None:
+            continue
+        if type(layer.levels) is not int or not 1 <= layer.levels <= MOST_LEVELS or layer is layers[-1]:
+            raise UserError(
+                f"layer {layer.name}: levels is {layer.levels!r}, expected 1 to {MOST_LEVELS}, none on the last"
+            )
+
+
+def _check_names(layers: Sequence[Layer]) -> None:
+    """Names are what parameters are found by, so two layers or two ops may not share one."""
+    ops = [op.name for layer in layers for edge in layer.edges for op in edge.ops if hasattr(op, "name")]
+    for what, names in (("layers", [layer.name for layer in layers]), ("ops", ops)):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise UserError(f"two {what} are called {twice[0]!r}")

@@ -1,0 +1,71 @@
+"""The converted network, its genes, and how its neurons behave."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import Network
+
+
+@dataclass(frozen=True, eq=False)
+class SNN:
+    """A converted network: a folded description and its float32 parameters. Equal only to itself."""
+
+    network: Network
+    params: dict[str, np.ndarray]
+
+
+class Genes(NamedTuple):
+    """What a candidate sets, per spiking layer; leading axis P (candidates), then L (layers).
+
+    ``threshold`` is in the units of the ANN's activations, ``v0`` the initial membrane as a fraction of the
+    threshold (None: 0), ``leak`` the factor on the membrane at each step (None: 1).
+    """
+
+    threshold: np.ndarray
+    v0: np.ndarray | None = None
+    leak: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What the neuron does: ``comparison`` is ">" or ">=", ``delay`` is "layer" (the paper's) or "none"."""
+
+    comparison: str = ">"
+    delay: str = "layer"
+
+    def __post_init__(self):
+        if self.comparison not in (">", ">="):
+            raise UserError(f"comparison is {self.comparison!r}, expected '>' or '>='")
+        if self.delay not in ("layer", "none"):
+            raise UserError(f"delay is {self.delay!r}, expected 'layer' or 'none'")
+
+    def silent_steps(self, network: Network) -> int:
+        """Steps before the first input can reach the read-out."""
+        return network.delay if self.delay == "layer" else 0
+
+
+def check_genes(network: Network, genes: Genes) -> None:
+    """Raise ``UserError`` where genes do not fit the network or the neuron."""
+    layers = len(network.spiking)
+    for name, part in zip(Genes._fields, genes):
+        if part is None:
+            continue
+        part = np.asarray(part)
+        if part.ndim != 2 or part.shape[1] != layers:
+            raise UserError(
+                f"{name} has shape {part.shape}, expected (candidates, {layers}): one per spiking layer"
+            )
+        if name == "threshold":
+            good, rule = part > 0, "positive"
+        elif name == "leak":
+            good, rule = (part > 0) & (part <= 1), "in (0, 1]"
+        else:
+            good, rule = (part >= 0) & (part < 1), "in [0, 1)"
+        if not (good & np.isfinite(part)).all():
+            row, layer = np.argwhere(~(good & np.isfinite(part)))[0]
+            raise UserError(
+                f"{name} of layer {network.layers[layer].name} is {part[row, layer]}, expected finite and {rule}"
+            )

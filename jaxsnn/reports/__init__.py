@@ -1,0 +1,1 @@
+"""What people read: tables, the HTML report, figures, scalars for TensorBoard."""

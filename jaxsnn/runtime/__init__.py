@@ -1,0 +1,1 @@
+"""Processes, files, memory, versions: what the program stands on."""

@@ -1,0 +1,1 @@
+"""Differential evolution over the genes of a spiking network: cost, space, settings, checkpoints."""

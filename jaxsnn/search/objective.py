@@ -1,0 +1,183 @@
+"""What the search minimises: the cost of candidates on training images."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+
+import data
+from jaxsnn.analysis.adversarial import AttackedImages, ann_victim
+from jaxsnn.networks.description import Network, layer_shapes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.search import cost
+from jaxsnn.search.settings import OptimizeConfig, attack_in
+from jaxsnn.simulation.clipped_ann import limit_correct
+from jaxsnn.simulation.observables import Observables
+from jaxsnn.simulation.observe import observe
+from jaxsnn.simulation.plan import Plan
+
+
+def cost_terms(config: OptimizeConfig, network: Network) -> list[cost.Term]:
+    """Eq. 11 and the terms that have a weight."""
+    neurons = tuple(int(np.prod(shape)) for shape in layer_shapes(network)[:-1])
+    extra = [
+        (config.area, lambda weight: cost.Area(weight)),
+        (config.limit, lambda weight: cost.Limit(weight)),
+        (config.spike_weight, lambda weight: cost.Spikes(weight)),
+        (config.synop_weight, lambda weight: cost.SynapticOperations(weight)),
+        (config.energy_weight, lambda weight: cost.Energy(weight)),
+        (config.peak_weight, lambda weight: cost.PeakActivity(weight, neurons)),
+    ]
+    first = cost.AccuracyLatency(config.alpha, config.beta, config.gamma)
+    return [first, *(make(weight) for weight, make in extra if weight)]
+
+
+def search_plan(config: OptimizeConfig) -> Plan:
+    """How to simulate; where the population shrinks, groups of one size keep the compiled shape."""
+    return config.plan(group=4 if config.race is not None or config.engine == "lshade" else None)
+
+
+class Objective:
+    """What the search minimises: a configuration's cost of genes on training images.
+
+    With an attack, ``attacked`` holds the attacked images, each crafted once on the ANN.
+    """
+
+    def __init__(self, config: OptimizeConfig, snn: SNN, train: data.Dataset, progress=None):
+        """``progress`` is called with the candidates x images that have just been simulated."""
+        self.terms = cost_terms(config, snn.network)
+        self._observe = functools.partial(
+            observe,
+            snn,
+            timesteps=config.timesteps,
+            dynamics=Dynamics(config.comparison, config.delay),
+            plan=search_plan(config),
+            progress=progress,
+        )
+        self._timesteps = config.timesteps
+        self._snn = snn
+        self._train = train
+        # one compiled shape, however many candidates are new
+        plan = search_plan(config)
+        self._limit_plan = replace(plan, group=plan.group or config.population)
+        self._limit_known: dict[tuple[bool, bytes], int] = {}
+        self.limit_passes = 0
+        attack = attack_in(config)
+        self._mix = config.attack_mix
+        self.attacked = (
+            None if attack is None else AttackedImages(ann_victim(snn), attack, train.images, train.labels)
+        )
+        count = min(config.limit_images, len(train)) if config.limit else 0
+        self._limit = data.balanced(train.labels, count, config.seed, "the training split") if count else None
+
+    @property
+    def gradient_passes(self) -> int:
+        """Forward and backward passes of the ANN, times images, that attacks have taken so far."""
+        return 0 if self.attacked is None else self.attacked.gradient_passes
+
+    def memory(self) -> dict[str, np.ndarray]:
+        """What earlier calls left behind that later results or counts depend on, for a checkpoint."""
+        batches = [] if self.attacked is None else self.attacked.batches
+        keys = list(self._limit_known)
+        return {
+            "crafted": np.concatenate([np.empty(0, np.int64), *batches]),
+            "crafted_sizes": np.array([len(batch) for batch in batches], np.int64),
+            "limit_attacked": np.array([attacked for attacked, _ in keys], np.bool_),
+            "limit_thresholds": np.array([np.frombuffer(theta) for _, theta in keys], np.float64).reshape(
+                len(keys), len(self._snn.network.spiking)
+            ),
+            "limit_right": np.array(list(self._limit_known.values()), np.int64),
+            "limit_passes": np.array(self.limit_passes, np.int64),
+        }
+
+    def remember(self, memory: dict[str, np.ndarray]) -> None:
+        """Take over the ``memory`` of another objective of the same configuration; attacks are crafted again.
+
+        Raises:
+            ValueError: not such a memory.
+        """
+
+        def kinds(parts: dict[str, np.ndarray]) -> dict:
+            return {name: (part.dtype, part.ndim, part.shape[1:]) for name, part in parts.items()}
+
+        expected = kinds(self.memory())
+        if kinds(memory) != expected:
+            raise ValueError(f"the objective's memory is not {', '.join(expected)}")
+        attacked, thresholds, right = (memory[f"limit_{name}"] for name in ("attacked", "thresholds", "right"))
+        crafted, sizes = memory["crafted"], memory["crafted_sizes"]
+        batches = np.split(crafted, np.cumsum(sizes)[:-1]) if len(sizes) else []
+        if not len(attacked) == len(thresholds) == len(right) or [*map(len, batches)] != sizes.tolist():
+            raise ValueError("the parts of the objective's memory have different lengths")
+        if len(batches) and (self.attacked is None or not 0 <= crafted.min() <= crafted.max() < len(self._train)):
+            raise ValueError("the objective's memory holds attacks on images that there are not")
+        for batch in batches:
+            self.attacked(batch)
+        self._limit_known = {
+            (bool(on), theta.tobytes()): int(count) for on, theta, count in zip(attacked, thresholds, right)
+        }
+        self.limit_passes = int(memory["limit_passes"])
+
+    def __call__(self, genes: Genes, indices: np.ndarray) -> Observables:
+        """Counts of P candidates on the training images ``indices``, clean, attacked, or what is made of both.
+
+        Without indices, the counts are zero but for the limit's, which has images of its own.
+        """
+        if self.attacked is None:
+            return self._view(genes, indices, self._train.images.__getitem__)
+        attacked = self._view(genes, indices, self.attacked)
+        if self._mix == "attacked":
+            return attacked
+        clean = self._view(genes, indices, self._train.images.__getitem__)
+        return union(clean, attacked) if self._mix == "both" else worse(self.terms, clean, attacked)
+
+    def _view(
+        self, genes: Genes, indices: np.ndarray, images_at: Callable[[np.ndarray], np.ndarray]
+    ) -> Observables:
+        """Counts on the images that ``images_at`` gives for ``indices``."""
+        if len(indices):
+            observed = self._observe(genes, images=images_at(indices), labels=self._train.labels[indices])
+        else:
+            candidates, layers = genes.threshold.shape
+            spikes = np.zeros((candidates, layers), np.int64)
+            observed = Observables(np.zeros((candidates, self._timesteps), np.int64), 0, spikes, spikes)
+        if self._limit is None:
+            return observed
+        right = self._limit_correct(genes, images_at)
+        return replace(observed, limit_correct=right, limit_images=len(self._limit))
+
+    def _limit_correct(self, genes: Genes, images_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Right answers (P,) as T goes to infinity: always on the same images, so each candidate counts once."""
+        keys = [(images_at is self.attacked, theta.tobytes()) for theta in genes.threshold]
+        new = [row for row, key in enumerate(keys) if key not in self._limit_known]
+        if new:
+            images, labels = images_at(self._limit), self._train.labels[self._limit]
+            right = limit_correct(self._snn, Genes(genes.threshold[new]), images, labels, self._limit_plan)
+            self._limit_known |= {keys[row]: int(count) for row, count in zip(new, right)}
+            self.limit_passes += len(new) * len(labels)
+        return np.array([self._limit_known[key] for key in keys])
+
+
+def union(clean: Observables, attacked: Observables) -> Observables:
+    """Counts over the images of both, those of the limit included."""
+    both = clean + attacked
+    if clean.limit_correct is None or attacked.limit_correct is None:
+        return both
+    return replace(
+        both,
+        limit_correct=clean.limit_correct + attacked.limit_correct,
+        limit_images=clean.limit_images + attacked.limit_images,
+    )
+
+
+def worse(terms: Sequence[cost.Term], clean: Observables, attacked: Observables) -> Observables:
+    """For each candidate the counts, of the two on equally many images, that cost it more."""
+    first, second = (cost.total(cost.parts(terms, observed)) for observed in (clean, attacked))
+    rows = second > first
+
+    def pick(one, other):
+        if not isinstance(one, np.ndarray):
+            return one
+        return np.where(rows.reshape(-1, *(1,) * (one.ndim - 1)), other, one)
+
+    return Observables(*(pick(getattr(clean, f.name), getattr(attacked, f.name)) for f in fields(Observables)))

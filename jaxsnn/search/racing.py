@@ -1,0 +1,96 @@
+"""Racing: a trial that can no longer beat its rival is not evaluated on the remaining images.
+
+Images are simulated block by block. Behind each block, limits on the number of images that a candidate will have
+right at each step turn into a lower bound of its cost; once that lies above the rival's, the candidate is out.
+
+The accuracy as T goes to infinity (``cost.Limit``) has images of its own and is known before the first block, so
+that a candidate which it alone puts out is not simulated at all.
+
+With confidence 1 the limits are certain (the remaining images are all wrong, or all right), so the bound is true
+and a search on a fixed subset with greedy selection takes exactly the same course. Below 1 the limits are those of
+the normal approximation for a sample drawn without replacement, one-sided at this confidence for each step: a
+candidate that would have won is lost with about the remaining probability.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+
+from jaxsnn.networks.spiking import Genes
+from jaxsnn.search.cost import Bounded, Limit, Limits
+from jaxsnn.simulation.observables import Observables
+
+
+def limits(observed: Observables, images: int, confidence: float) -> Limits:
+    """Lowest and highest number of right answers after all ``images``, from those counted so far, (P, T) each."""
+    seen, right = observed.images, observed.correct
+    rest = images - seen
+    if confidence == 1 or not seen:
+        return Limits(right, right + rest)
+    share = right / seen
+    # an accuracy of 0 or 1 on a few images proves nothing: one more image on each side (Laplace)
+    smooth = (right + 1) / (seen + 2)
+    slack = NormalDist().inv_cdf(confidence) * images * np.sqrt(smooth * (1 - smooth) / seen * rest / images)
+    expected = right + share * rest
+    return Limits(np.maximum(right, expected - slack), np.minimum(right + rest, expected + slack))
+
+
+def race(
+    evaluate,
+    genes: Genes,
+    indices: np.ndarray,
+    rivals: np.ndarray,
+    terms: Sequence[Bounded],
+    blocks: int,
+    confidence: float,
+) -> tuple[Observables, np.ndarray, int]:
+    """Evaluate candidates against the ``rivals``' costs (P,), in ``blocks`` equal parts of ``indices``.
+
+    ``evaluate`` gets no indices first where one of the terms is a ``Limit``: it counts then what needs no images.
+
+    Returns:
+        counts (P, ...), complete for the candidates that finished; which ones did, bool (P,); and how many
+        candidates x images were simulated.
+    """
+    alive = np.arange(len(rivals))
+    total, used = None, 0
+    parts = np.array_split(indices, min(blocks, len(indices)))
+    if any(isinstance(term, Limit) for term in terms):
+        parts = [indices[:0], *parts]
+    for block in parts:
+        part = evaluate(Genes(*(None if g is None else g[alive] for g in genes)), block)
+        used += len(alive) * len(block)
+        whole = _scatter(part, alive, len(rivals))
+        total = whole if total is None else _add(total, whole)
+        bound = sum(term.lower(total, limits(total, len(indices), confidence), len(indices)) for term in terms)
+        # the bound adds up in another order than the cost: a rounding must not put out a candidate that ties
+        alive = alive[bound[alive] * (1 - 1e-12) <= rivals[alive]]
+        if not len(alive):
+            break
+    finished = np.zeros(len(rivals), bool)
+    finished[alive] = True
+    return total, finished, used
+
+
+def _add(total: Observables, part: Observables) -> Observables:
+    """Counts over the images of both; the limit's images are the same each time, and ``total`` counted them."""
+    return replace(total + part, limit_correct=total.limit_correct, limit_images=total.limit_images)
+
+
+def _scatter(part: Observables, rows: np.ndarray, count: int) -> Observables:
+    def full(values: np.ndarray | None) -> np.ndarray | None:
+        if values is None:
+            return None
+        out = np.zeros((count, *values.shape[1:]), values.dtype)
+        out[rows] = values
+        return out
+
+    return replace(
+        part,
+        correct=full(part.correct),
+        spikes=full(part.spikes),
+        synops=full(part.synops),
+        limit_correct=full(part.limit_correct),
+    )

@@ -1,0 +1,48 @@
+"""Which back-end a plan takes for a network, and why."""
+
+import os
+from dataclasses import replace
+
+import jax
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import Network
+from jaxsnn.simulation.events.lowering import available, obstacle
+from jaxsnn.simulation.plan import Plan
+
+
+def resolve(plan: Plan, network: Network) -> Plan:
+    """The plan with "auto" and the number of threads decided.
+
+    Events pay below a density of about a half, where every converted network is; they cannot do bfloat16.
+
+    Raises:
+        UserError: the event-driven back-end was asked for and cannot be.
+    """
+    obstacle = _obstacle(plan, network)
+    if plan.backend == "events" and obstacle:
+        raise UserError(f"the event-driven back-end {obstacle}: use --backend xla or auto")
+    on_cpu = jax.default_backend() == "cpu"
+    chosen = (
+        "events" if plan.backend == "events" or (plan.backend == "auto" and on_cpu and not obstacle) else "xla"
+    )
+    return replace(plan, backend=chosen, threads=plan.threads or len(os.sched_getaffinity(0)))
+
+
+def describe(plan: Plan, network: Network) -> str:
+    """The path that is taken, for people to read."""
+    chosen = resolve(plan, network)
+    if chosen.backend == "events":
+        return f"event-driven in {chosen.precision}"
+    slower = jax.default_backend() == "cpu" and plan.backend == "auto" and not available()
+    return f"XLA in {chosen.precision}" + (" (event-driven is faster: install the extra cpu)" if slower else "")
+
+
+def _obstacle(plan: Plan, network: Network) -> str | None:
+    if plan.mesh is not None:
+        return "runs on one device"
+    if not available():
+        return "needs Numba (install the extra cpu)"
+    if plan.precision == "bfloat16":
+        return "computes in float32 or int8, not in bfloat16"
+    return obstacle(network)

@@ -1,0 +1,246 @@
+"""The event-driven back-end of the population simulator: work only where a neuron spikes. For CPUs.
+
+Six to twelve in a hundred neurons of a converted network spike in a step. Every edge of the network is lowered
+to one strided convolution (a pool is merged into the map beside it), and each spike adds the row of weights that
+it drives to the membranes that it reaches. Layer by layer over blocks of timesteps, so that a layer's weights
+stay in cache; candidates x images over threads. The compiled loops are in ``jaxsnn.simulation.events.kernels``.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation.events.lowering import LoweredLayer, _aligned, lower_float, lower_integers, padded_to
+from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, wire_integers
+from jaxsnn.simulation.plan import Plan
+from jaxsnn.simulation.step import Neurons, neurons_of, wire
+
+SPIKES_IN_MEMORY = 1 << 28
+"""Bytes that a thread's spike lists would take if every neuron fired; about a tenth of them do."""
+
+
+CONSTANTS_IN_MEMORY = 1 << 28
+"""Bytes of the constant drives of the images at hand."""
+
+
+IMAGES_AT_ONCE = 512
+
+
+IMAGES_A_TASK = 16
+
+
+class Cell(NamedTuple):
+    """One candidate's neurons, per layer.
+
+    Gains (edges, C), levels that a membrane must exceed to fire and thresholds that a spike takes away, initial
+    membranes, all (C,) and filled up to whole blocks, and leaks. The read-out has gains only.
+    """
+
+    gains: list[np.ndarray]
+    levels: list[np.ndarray]
+    thresholds: list[np.ndarray]
+    starts: list[np.ndarray]
+    leaks: list[float]
+
+
+def _cell(layers: Sequence[LoweredLayer], neurons: Neurons, dtype, inclusive: bool) -> Cell:
+    """The arrays of one candidate from its numbers, scalars or one for each channel."""
+
+    def fill(layer: LoweredLayer, value, rest=0) -> np.ndarray:
+        return padded_to(np.broadcast_to(np.asarray(value, dtype), layer.shape[-1:]), layer.padded, rest)
+
+    huge = np.finfo(np.float32).max if dtype == np.float32 else np.iinfo(np.int32).max
+    spiking = layers[:-1]
+    gains = [
+        np.stack([fill(layer, gain) for gain in each]) if each else np.zeros((0, layer.padded), dtype)
+        for layer, each in zip(layers, neurons.gains)
+    ]
+    thresholds = [fill(layer, value, huge) for layer, value in zip(spiking, neurons.thresholds)]
+    levels = thresholds
+    if inclusive:  # v >= theta is v > the number below theta
+        below = (lambda v: np.nextafter(v, np.float32(0))) if dtype == np.float32 else (lambda v: v - 1)
+        levels = [below(value) for value in thresholds]
+    starts = [fill(layer, value) for layer, value in zip(spiking, neurons.starts)]
+    leaks = [1.0] * len(spiking) if neurons.leaks is None else [float(leak) for leak in neurons.leaks]
+    return Cell(gains, levels, thresholds, starts, leaks)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "integer"))
+def _constants(network, integer, params, images):
+    return (wire_integers if integer else wire)(network, params, images).constant
+
+
+def images_at_once(network: Network, plan: Plan) -> int:
+    """How many images' constant drives are held at once: what a quarter of the memory limit, or 256 MB, holds."""
+    shapes = layer_shapes(network)
+    driven = [shape for layer, shape in zip(network.layers, shapes) if layer.edges[0].source == IMAGE]
+    held = 4 * sum(math.prod(shape) for shape in driven)
+    room = (plan.memory_limit or 4 * CONSTANTS_IN_MEMORY) // 4
+    if held + plan.threads * task_memory(shapes, 1, 1) > (plan.memory_limit or math.inf):
+        raise UserError(
+            f"the memory limit of {plan.memory_limit / 1e6:,.1f} MB is too small: one image on {plan.threads} "
+            f"threads needs {(held + plan.threads * task_memory(shapes, 1, 1)) / 1e6:,.1f} MB"
+        )
+    return max(1, min(plan.rows or IMAGES_AT_ONCE, room // held))
+
+
+def task_memory(shapes: Sequence[tuple[int, ...]], images: int, steps: int) -> int:
+    """Bytes at most that a thread needs for a task: membranes, and every spike as a bit, a row and a start."""
+    neurons = sum(math.prod(shape) for shape in shapes)
+    return images * neurons * (4 + steps * (4 + 1 + 8))
+
+
+def task_shape(shapes: Sequence[tuple[int, ...]], plan: Plan, work: int) -> tuple[int, int]:
+    """Images of a task, and timesteps that it lists spikes of at once."""
+    room = SPIKES_IN_MEMORY if plan.memory_limit is None else plan.memory_limit // (2 * plan.threads)
+    images = max(1, min(IMAGES_A_TASK, math.ceil(work / (2 * plan.threads))))
+    while images > 1 and task_memory(shapes, images, 1) > room:
+        images //= 2
+    each = task_memory(shapes, images, 1) - task_memory(shapes, images, 0)
+    return images, max(1, (room - task_memory(shapes, images, 0)) // each)
+
+
+def run(
+    snn: SNN,
+    genes: Genes,
+    images: np.ndarray,
+    steps: int,
+    dynamics: Dynamics,
+    plan: Plan,
+    progress: Callable[[int], None],
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Every candidate on every image for ``steps`` delay-free steps, over the plan's threads.
+
+    Returns:
+        the classes with the highest scores after each step (P, B, steps), and the spikes of each layer summed
+        over images, steps and channels, int64 (P, H, W).
+    """
+    candidates, count = len(genes.threshold), len(images)
+    integer = plan.precision == "int8"
+    if integer:
+        integers = quantize(snn)
+        layers, dtype = lower_integers(integers), np.int32
+        neurons = integer_neurons(integers, genes, steps)
+        constants = _constants(snn.network, True, integers.kernels, pixels(integers, images))
+    else:
+        layers, dtype = lower_float(snn), np.float32
+        neurons = None
+        constants = _constants(snn.network, False, snn.params, images)
+    constants = [
+        padded_to(
+            np.asarray(np.broadcast_to(c, (len(c) if np.ndim(c) else 1, *shape)), dtype).reshape(-1, *layer.shape),
+            layer.padded,
+        )
+        for c, shape, layer in zip(constants, layer_shapes(snn.network), layers)
+    ]
+    size, block = task_shape([layer.shape for layer in layers], plan, candidates * count)
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    answers = np.zeros((candidates, count, steps), np.int32)
+    maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
+
+    def task(candidate: int, part: slice) -> tuple[int, slice, Counts]:
+        mine = jax.tree.map(lambda value: value[candidate], neurons if integer else genes)
+        mine = mine if integer else neurons_of(snn.network, mine)
+        cell = _cell(layers, mine, dtype, dynamics.comparison == ">=")
+        drives = [c[part] if len(c) > 1 else c for c in constants]
+        if integer:
+            drives = [
+                d + padded_to(np.broadcast_to(b, layer.shape[-1:]), layer.padded)
+                for d, b, layer in zip(drives, mine.biases, layers)
+            ]
+        return candidate, part, simulate(layers, cell, drives, part.stop - part.start, steps, block)
+
+    if not steps:
+        progress(candidates * count)
+        return answers, maps
+    with ThreadPoolExecutor(plan.threads) as pool:
+        tasks = [pool.submit(task, p, part) for part in slices for p in range(candidates)]
+        try:
+            for done in as_completed(tasks):
+                candidate, part, counts = done.result()
+                answers[candidate, part] = counts.scores.argmax(-1)
+                for total, mine in zip(maps, counts.maps):
+                    total[candidate] += mine
+                progress(part.stop - part.start)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return answers, maps
+
+
+class Counts(NamedTuple):
+    """What one task found: ``scores`` (images, T, classes), ``maps`` per layer spikes (H, W), additions made."""
+
+    scores: np.ndarray
+    maps: list[np.ndarray]
+    additions: int
+
+
+def simulate(
+    layers: Sequence[LoweredLayer],
+    cell: Cell,
+    constants: Sequence[np.ndarray],
+    images: int,
+    steps: int,
+    block: int,
+) -> Counts:
+    """One candidate on a few images for ``steps`` delay-free steps, ``block`` of them at a time.
+
+    Args:
+        constants: per layer the constant drive (images or 1, H, W, padded channels).
+    """
+    from jaxsnn.simulation.events import kernels
+
+    *spiking, last = layers
+    dtype = constants[0].dtype
+    membranes = [_aligned((images, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
+    for membrane, start in zip(membranes, cell.starts):
+        membrane[:] = start
+    scores = np.zeros((images, last.padded), dtype)
+    maps = [np.zeros(layer.shape[0] * layer.shape[1], np.int64) for layer in spiking]
+    curves, additions = [], 0
+    for begin in range(0, steps, block):
+        count = min(block, steps - begin)
+        rows: list[np.ndarray] = []
+        starts: list[np.ndarray] = []
+        for index, layer in enumerate(spiking):
+            height, width, channels = layer.shape
+            words = 2 * math.ceil(layer.padded / 32)
+            bits = (np.empty if 16 * words == layer.padded else np.zeros)(
+                (images, count, height, width, words), np.uint16
+            )
+            neuron = (cell.levels[index], cell.thresholds[index], cell.leaks[index], membranes[index], bits)
+            if layer.sources:
+                additions += kernels.spiking_layer(
+                    *_inputs(layer, rows, starts, cell.gains[index]), constants[index], *neuron
+                )
+            else:
+                kernels.constant_layer(constants[index], *neuron)
+            starts.append(np.empty((images, count, height * width + 1), np.int64))
+            rows.append(np.empty(kernels.count_spikes(bits, starts[-1], maps[index]) + 16, np.int32))
+            kernels.list_spikes(bits, channels, rows[-1])
+        curve = np.empty((images, count, last.padded), dtype)
+        additions += kernels.readout(*_inputs(last, rows, starts, cell.gains[-1]), constants[-1], scores, curve)
+        curves.append(curve[..., : last.shape[-1]])
+    shaped = [m.reshape(layer.shape[:2]) for m, layer in zip(maps, spiking)]
+    return Counts(np.concatenate(curves, 1), shaped, additions)
+
+
+def _inputs(layer: LoweredLayer, rows: list, starts: list, gains: np.ndarray) -> tuple:
+    """The first six arguments of a kernel for a layer that spikes drive."""
+    return (
+        layer.weights,
+        tuple(rows[source] for source in layer.sources),
+        tuple(starts[source] for source in layer.sources),
+        layer.spans,
+        layer.limits,
+        gains,
+    )

@@ -1,0 +1,213 @@
+"""int8 weights and int32 membranes: integer arithmetic, so the same spikes on every device, batch and chunk.
+
+Every output channel c of a map has weights scale_c * k with integers |k| <= 127 (the read-out has one scale for
+all classes, whose scores are compared). A membrane counts in units of what a spike adds per unit of k,
+theta_source * scale_c; thresholds, initial membranes and biases are rounded to that unit once for each candidate.
+A layer that the image drives reads normalised pixels, rounded to 1 / 256 (coarser where its sums would leave the
+range in which float32 holds every integer). Where several edges meet, each is multiplied by an integer that brings
+it to a common unit, 1 / 64 of the first edge's.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, layer_shapes
+from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.spiking import SNN, Genes
+from jaxsnn.simulation.step import Neurons, Wiring
+
+LARGEST = 127
+
+
+FINEST_PIXEL = 256
+
+
+EXACT = 2**24
+"""float32 holds every integer up to here."""
+
+
+MEETING = 64
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerSNN:
+    """An SNN in integers.
+
+    Attributes:
+        kernels: ``<op>.kernel``, float32 arrays that hold integers.
+        scales: per layer and edge, float64 (C,): what 1 stands for behind the edge; pools are sums here.
+        biases: per layer, float64 (C,), in the units of the ANN, or None.
+        pixel: what a normalised pixel is multiplied with before it is rounded.
+        reaches: per layer and edge, the largest sum that inputs of 1 can come to, pools being sums.
+    """
+
+    network: Network
+    kernels: dict[str, np.ndarray]
+    scales: tuple[tuple[np.ndarray, ...], ...]
+    biases: tuple[np.ndarray | None, ...]
+    pixel: int
+    reaches: tuple[tuple[float, ...], ...]
+
+
+def window(edge: Edge) -> int:
+    """How many positions the pools of an edge average."""
+    return math.prod(op.window**2 for op in edge.ops if isinstance(op, AvgPool))
+
+
+@functools.lru_cache(maxsize=4)
+def quantize(snn: SNN) -> IntegerSNN:
+    """The network with int8 weights; raises ``UserError`` for one that integers cannot express."""
+    network, kernels, scales, biases = snn.network, {}, [], []
+    shapes = layer_shapes(network)
+    for index, layer in enumerate(network.layers):
+        if len({edge.source == IMAGE for edge in layer.edges}) > 1:
+            raise UserError(f"int8 cannot add the image to spikes in layer {layer.name}: use float32")
+        parts, bias = [], None
+        for edge in layer.edges:
+            maps = [op for op in edge.ops if isinstance(op, Conv | Dense)]
+            if len(maps) > 1:
+                raise UserError(f"int8 needs neurons between {maps[0].name} and {maps[1].name}: use float32")
+            scale = np.ones(shapes[index][-1])
+            for op in maps:
+                kernel = np.asarray(snn.params[f"{op.name}.kernel"], np.float64)
+                axes = None if index == len(network.layers) - 1 else tuple(range(kernel.ndim - 1))
+                top = np.broadcast_to(np.abs(kernel).max(axis=axes), op.features)
+                scale = np.where(top > 0, top, 1) / LARGEST
+                kernels[f"{op.name}.kernel"] = np.round(kernel / scale).astype(np.float32)
+                if op.bias:
+                    bias = (0 if bias is None else bias) + np.asarray(snn.params[f"{op.name}.bias"], np.float64)
+            parts.append(scale / window(edge))
+        scales.append(tuple(parts))
+        biases.append(bias)
+    reaches = tuple(tuple(_reach(edge, kernels) for edge in layer.edges) for layer in network.layers)
+    image_reach = max(
+        reach
+        for layer, each in zip(network.layers, reaches)
+        for edge, reach in zip(layer.edges, each)
+        if edge.source == IMAGE
+    )
+    pixel = 2 ** math.floor(math.log2(EXACT / max(1, image_reach * _largest_pixel(network))))
+    if pixel < 1:
+        raise UserError("int8: the layer that the image drives has too many weights to sum exactly: use float32")
+    return IntegerSNN(network, kernels, tuple(scales), tuple(biases), min(pixel, FINEST_PIXEL), reaches)
+
+
+def _reach(edge: Edge, kernels: dict[str, np.ndarray]) -> float:
+    """The largest sum of |k| behind an edge, its pools being sums."""
+    largest = 1.0
+    for op in edge.ops:
+        if isinstance(op, Conv | Dense):
+            kernel = np.abs(kernels[f"{op.name}.kernel"], dtype=np.float64)
+            largest = kernel.sum(tuple(range(kernel.ndim - 1))).max()
+    return largest * window(edge)
+
+
+def _largest_pixel(network: Network) -> float:
+    """The largest magnitude of a normalised pixel."""
+    mean, std = np.array(network.mean), np.array(network.std)
+    return (np.maximum(mean, 1 - mean) / std).max()
+
+
+def integer_neurons(integers: IntegerSNN, genes: Genes, timesteps: int) -> Neurons:
+    """Int32 neurons of P candidates, each number (P, C) or (P, 1).
+
+    Raises:
+        UserError: leaks, or membranes that could exceed int32 within ``timesteps``.
+    """
+    network = integers.network
+    if genes.leak is not None and not (np.asarray(genes.leak) == 1).all():
+        raise UserError("int8 membranes cannot leak: use float32, or a leak of 1")
+    theta = np.asarray(genes.threshold, np.float64)
+    gains, thresholds, starts, biases = [], [], [], []
+    for index, layer in enumerate(network.layers):
+        amplitudes = [
+            (np.ones((len(theta), 1)) if edge.source == IMAGE else theta[:, [edge.source]]) * scale
+            for edge, scale in zip(layer.edges, integers.scales[index])
+        ]
+        finer = integers.pixel if layer.edges[0].source == IMAGE else MEETING if len(amplitudes) > 1 else 1
+        unit = amplitudes[0] / finer
+        if index == len(network.layers) - 1:
+            unit = unit[:, :1]
+        factors = [np.round(amplitude / unit) for amplitude in amplitudes]
+        bias = np.zeros_like(unit) if integers.biases[index] is None else np.round(integers.biases[index] / unit)
+        _check_range(layer, integers, integers.reaches[index], factors, bias, timesteps)
+        gains.append([_int32(f) for edge, f in zip(layer.edges, factors) if edge.source != IMAGE])
+        biases.append(_int32(bias))
+        if index < len(network.spiking):
+            threshold = np.maximum(1, np.round(theta[:, [index]] / unit))
+            _check_size(layer, threshold)
+            thresholds.append(_int32(threshold))
+            v0 = 0 if genes.v0 is None else np.asarray(genes.v0, np.float64)[:, [index]]
+            starts.append(_int32(np.round(v0 * threshold)))
+    return Neurons(gains, thresholds, starts, None, biases)
+
+
+def _int32(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.int32)
+
+
+def _check_size(layer: Layer, threshold: np.ndarray) -> None:
+    if threshold.max() >= 2**30:
+        raise UserError(f"int8: a threshold of layer {layer.name} is too large for its weights: use float32")
+
+
+def _check_range(
+    layer: Layer,
+    integers: IntegerSNN,
+    reaches: tuple[float, ...],
+    factors: list,
+    bias: np.ndarray,
+    timesteps: int,
+) -> None:
+    """Membranes move by at most the sum of all weights in a step; that times T must fit into int32."""
+    step = np.abs(bias).max()
+    for edge, reach, factor in zip(layer.edges, reaches, factors):
+        reach = reach * (integers.pixel * _largest_pixel(integers.network) if edge.source == IMAGE else 1)
+        if reach >= EXACT:
+            raise UserError(f"int8: layer {layer.name} has too many weights to sum exactly: use float32")
+        # an edge from the image is already in the layer's unit
+        step = step + reach * (1 if edge.source == IMAGE else np.abs(factor).max())
+    if step * timesteps >= 2**31:
+        raise UserError(
+            f"int8: membranes of layer {layer.name} could exceed 32 bits within {timesteps} timesteps: "
+            "use float32, or fewer timesteps"
+        )
+
+
+def pixels(integers: IntegerSNN, images: np.ndarray) -> np.ndarray:
+    """uint8 images as normalised pixels times ``pixel``: integers in float32, by a table made in float64."""
+    network, levels = integers.network, np.arange(256)[:, None] / 255
+    table = np.round((levels - np.array(network.mean)) / np.array(network.std) * integers.pixel).astype(np.float32)
+    return table[images, np.arange(images.shape[-1])]
+
+
+def wire_integers(network: Network, kernels: dict[str, jax.Array], x: jax.Array) -> Wiring:
+    """The wiring for ``x`` of ``pixels``: products in float32, whose sums are integers below 2^24 and so exact."""
+    shapes = layer_shapes(network)
+    constant, synapses = [], []
+    for layer in network.layers:
+        fixed, maps = jnp.int32(0), []
+        for edge in layer.edges:
+            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
+            linear = linear_map(edge.ops, kernels, shape, sums=jnp.float32)
+            if edge.source == IMAGE:
+                fixed = fixed + _integer(linear(x), edge)
+            else:
+                maps.append((edge.source, functools.partial(_apply, linear, edge)))
+        constant.append(fixed)
+        synapses.append(maps)
+    return Wiring(constant, synapses)
+
+
+def _apply(linear, edge: Edge, spikes: jax.Array) -> jax.Array:
+    return _integer(linear(spikes), edge)
+
+
+def _integer(sums: jax.Array, edge: Edge) -> jax.Array:
+    return jnp.round(sums * window(edge)).astype(jnp.int32)

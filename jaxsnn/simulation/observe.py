@@ -1,0 +1,154 @@
+"""The population simulator: P candidates x B images x T timesteps, counted, in one compiled scan.
+
+The contract (everything later stands on it): ``observe(snn, genes, images, labels, timesteps, ...)`` returns
+``Observables``, counts that add up exactly over chunks of images. Where several processes run together
+(``jaxsnn.runtime.processes``), all call it alike, each simulates its share of the images, and all get
+the same answer.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import Network
+from jaxsnn.networks.fan_out import fan_out
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.runtime import processes
+from jaxsnn.simulation import dense
+from jaxsnn.simulation.backends import resolve
+from jaxsnn.simulation.events import run
+from jaxsnn.simulation.observables import Observables
+from jaxsnn.simulation.plan import Plan
+from jaxsnn.simulation.step import initial_state, neurons_of, snn_step, wire
+
+
+def observe(
+    snn: SNN,
+    genes: Genes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    dynamics: Dynamics = Dynamics(),
+    plan: Plan = Plan(),
+    progress: Callable[[int], None] | None = None,
+) -> Observables:
+    """Simulate every candidate on every image.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        labels: int (B,).
+        timesteps: T, counted in the convention of ``dynamics.delay``.
+        progress: called with the number of candidates x images that have just been finished.
+
+    Raises:
+        UserError: thresholds that are not positive, wrong shapes, no images or no timesteps.
+    """
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=False)[0]
+
+
+def observe_images(
+    snn: SNN,
+    genes: Genes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    dynamics: Dynamics = Dynamics(),
+    plan: Plan = Plan(),
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Observables, np.ndarray]:
+    """Like ``observe``, and whether each image is right at each step: bool (P, B, T)."""
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=True)
+
+
+def _run(
+    snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image
+) -> tuple[Observables, np.ndarray | None]:
+    """Observables and, if ``per_image``, right (P, B, T), of the images of all processes."""
+    check_genes(snn.network, genes)
+    if timesteps < 1:
+        raise UserError(f"timesteps is {timesteps}, expected at least 1")
+    if not len(images) or images.shape[1:] != snn.network.input_shape:
+        raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
+    genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
+    plan = resolve(plan, snn.network)
+    chunks = dense.chunks if plan.backend == "xla" else _event_chunks
+    candidates, layers = genes.threshold.shape
+    mine = processes.share(len(images))
+    # a process whose share is empty still has something to add up
+    none = np.zeros((candidates, layers), np.int64)
+    parts = [Observables(np.zeros((candidates, timesteps), np.int64), 0, none, none)]
+    answers = [np.zeros((candidates, 0, timesteps), bool)]
+
+    def advance(count: int) -> None:
+        if progress:  # the others are about as far
+            progress(round(count * len(images) / len(labels[mine])))
+
+    for correct, right, maps, count in chunks(
+        snn, genes, images[mine], labels[mine], timesteps, dynamics, plan, advance, per_image
+    ):
+        parts.append(_count(snn.network, correct, maps, count))
+        answers.append(right)
+    sums = functools.reduce(Observables.__add__, parts)
+    counted = processes.total([sums.correct, sums.spikes, sums.synops])
+    observed = Observables(counted[0], len(images), *counted[1:])
+    return observed, processes.gathered(np.concatenate(answers, 1)) if per_image else None
+
+
+def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
+    silent = min(timesteps, dynamics.silent_steps(snn.network))
+    size = run.images_at_once(snn.network, plan)
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        answers, maps = run.run(snn, genes, images[part], timesteps - silent, dynamics, plan, progress)
+        right = answers == labels[part, None]
+        # before anything reaches the read-out all scores are zero and the first class wins
+        first = np.broadcast_to((labels[part, None] == 0), (*right.shape[:2], silent))
+        right = np.concatenate([first, right], -1)
+        yield right.sum(1), right, maps, len(images[part])
+
+
+def _count(network: Network, correct: np.ndarray, maps: list[np.ndarray], images: int) -> Observables:
+    """The counts of one chunk in int64, where they cannot overflow."""
+    maps = [m.astype(np.int64) for m in maps]
+    spikes = np.stack([m.sum((1, 2)) for m in maps], 1)
+    synops = np.stack([(m * reach).sum((1, 2)) for m, reach in zip(maps, fan_out(network))], 1)
+    return Observables(correct.astype(np.int64), images, spikes, synops)
+
+
+def record(
+    snn: SNN, genes: Genes, images: np.ndarray, timesteps: int, dynamics: Dynamics = Dynamics(delay="none")
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Everything that happens, for explanation and tests; memory grows with T.
+
+    Delay-free steps: with a delay of one step per layer, layer l (1-based on the longest path) does the same l
+    steps later.
+
+    Returns:
+        per spiking layer the membranes after the reset (P, T, B, *shape) float32 and the spikes (P, T, B, *shape)
+        bool; and the scores (P, T, B, classes).
+    """
+    check_genes(snn.network, genes)
+    genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
+    states, spikes = _record(snn.network, dynamics, timesteps, snn.params, genes, images)
+    membranes = [np.asarray(v) for v in states.membranes]
+    return membranes, [np.asarray(s) > 0 for s in spikes], np.asarray(states.scores)
+
+
+@functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps"))
+def _record(network, dynamics, timesteps, params, genes, images):
+    wiring = wire(network, params, images, jnp.float32)
+
+    def one(genes: Genes):
+        neurons = neurons_of(network, genes)
+
+        def step(state, _):
+            state, spikes = snn_step(network, dynamics, wiring, neurons, state)
+            return state, (state, spikes)
+
+        return jax.lax.scan(step, initial_state(network, neurons, len(images)), length=timesteps)[1]
+
+    return jax.vmap(one)(genes)

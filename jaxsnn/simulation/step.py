@@ -1,0 +1,179 @@
+"""A converted network and one timestep of it for one candidate; callers add scan and vmap."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.forward import preprocess
+from jaxsnn.networks.linear_maps import LinearMap, linear_map
+from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.simulation.neuron import Fire, if_step
+
+
+class Wiring(NamedTuple):
+    """What drives each layer, over one batch of images.
+
+    Attributes:
+        constant: per layer, the drive that does not change over time, for all steps and candidates computed
+            once: the image's (a constant current) and the biases'; (B or 1, *shape).
+        synapses: per layer, (source layer, linear map) of every edge that carries spikes.
+    """
+
+    constant: list[jax.Array]
+    synapses: list[list[tuple[int, LinearMap]]]
+
+
+class Neurons(NamedTuple):
+    """One candidate's neurons as numbers, per layer; scalars, or one for each channel.
+
+    Attributes:
+        gains: per layer, read-out included, and synapse: what a spike's sum of weights is multiplied with.
+        thresholds, starts: per spiking layer, what must be exceeded to fire, and the initial membrane.
+        leaks: per spiking layer, or None.
+        biases: per layer, read-out included, a constant drive of this candidate alone, or None.
+    """
+
+    gains: list[list]
+    thresholds: list
+    starts: list
+    leaks: list | None = None
+    biases: list | None = None
+
+
+class State(NamedTuple):
+    """``membranes``: (B, *shape) per spiking layer, in ANN units; ``scores``: (B, classes), summed over time."""
+
+    membranes: list[jax.Array]
+    scores: jax.Array
+
+
+def wire(
+    network: Network,
+    params: dict[str, jax.Array],
+    images: jax.Array,
+    dtype: jax.typing.DTypeLike | None = None,
+) -> Wiring:
+    """The wiring of a folded network for images (B, H, W, C): uint8, or float pixels in [0, 1].
+
+    Args:
+        dtype: type of the weights that spikes drive, with sums in float32 without shortcuts (TF32); None leaves
+            types and precision to the parameters and to XLA, and gradients fast.
+    """
+    x = preprocess(network, images)
+    shapes = layer_shapes(network)
+    constant, synapses = [], []
+    for layer, output in zip(network.layers, shapes):
+        fixed, maps = jnp.zeros((1, *output)), []
+        for edge in layer.edges:
+            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
+            if any(getattr(op, "bias", False) for op in edge.ops):
+                fixed = fixed + linear_map(edge.ops, params, shape)(jnp.zeros((1, *shape)))
+            if edge.source == IMAGE:
+                fixed = fixed + linear_map(edge.ops, without_biases(params), shape)(x)
+            else:
+                kernels, sums = without_biases(params), None
+                if dtype is not None:
+                    kernels, sums = {name: value.astype(dtype) for name, value in kernels.items()}, jnp.float32
+                maps.append((edge.source, linear_map(edge.ops, kernels, shape, sums=sums)))
+        constant.append(fixed)
+        synapses.append(maps)
+    return Wiring(constant, synapses)
+
+
+def without_biases(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The kernels alone."""
+    return {name: value for name, value in params.items() if name.endswith(".kernel")}
+
+
+def neurons_of(network: Network, genes: Genes) -> Neurons:
+    """The neurons of one candidate with ``genes`` (L,) each, in the units of the ANN's activations.
+
+    A layer's drive is theta_source * W s_source + b: a spike carries its threshold as amplitude, which keeps the
+    ANN's scale and leaves the shared weights untouched.
+    """
+    layers = range(len(network.spiking))
+    gains = [[genes.threshold[e.source] for e in layer.edges if e.source != IMAGE] for layer in network.layers]
+    starts = [0.0 if genes.v0 is None else genes.v0[i] * genes.threshold[i] for i in layers]
+    leaks = None if genes.leak is None else [genes.leak[i] for i in layers]
+    return Neurons(gains, [genes.threshold[i] for i in layers], starts, leaks)
+
+
+def initial_state(network: Network, neurons: Neurons, images: int, dtype=jnp.float32) -> State:
+    """Membranes where they start and scores at zero."""
+    shapes = layer_shapes(network)
+    membranes = [
+        jnp.broadcast_to(jnp.asarray(v, dtype), (images, *shape)) for shape, v in zip(shapes, neurons.starts)
+    ]
+    return State(membranes, jnp.zeros((images, network.classes), dtype))
+
+
+def snn_step(
+    network: Network,
+    dynamics: Dynamics,
+    wiring: Wiring,
+    neurons: Neurons,
+    state: State,
+    fire: Fire | None = None,
+) -> tuple[State, list[jax.Array]]:
+    """One step without layer delay, for one candidate; ``fire`` as in ``if_step``.
+
+    A layer starts with its first input step (bias, leak and v0 included), so that a run with a delay of one step
+    per layer is this one, shifted; an edge that skips layers waits, so that both paths of a residual add meet.
+
+    Returns:
+        the new state, and the spikes of each spiking layer as 0 or 1.
+    """
+    membranes, spikes = [], []
+    for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
+        drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
+        for gain, (source, linear) in zip(neurons.gains[index], maps):
+            drive = drive + gain * linear(spikes[source])
+        if index == len(network.spiking):
+            break
+        leak = None if neurons.leaks is None else neurons.leaks[index]
+        v, fired = if_step(
+            state.membranes[index], drive, neurons.thresholds[index], leak, dynamics.comparison, fire
+        )
+        membranes.append(v)
+        spikes.append(fired.astype(jnp.float32))
+    return State(membranes, state.scores + drive), spikes
+
+
+def snn_block(
+    network: Network, dynamics: Dynamics, wiring: Wiring, neurons: Neurons, state: State, steps: int
+) -> tuple[State, list[jax.Array], jax.Array]:
+    """``steps`` of ``snn_step``, layer by layer: each layer does them all before the next begins.
+
+    Only the neurons go step by step: a layer's linear map sees the spikes of all steps as one batch, which fills a
+    device where there are few images.
+
+    Returns:
+        the new state, the spikes (steps, B, *shape) of each spiking layer, and the scores (steps, B, classes).
+    """
+    membranes, spikes = [], []
+    for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
+        drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
+        for gain, (source, linear) in zip(neurons.gains[index], maps):
+            sums = linear(spikes[source].reshape(-1, *spikes[source].shape[2:]))
+            drive = drive + gain * sums.reshape(steps, -1, *sums.shape[1:])
+        held = state.scores if index == len(network.spiking) else state.membranes[index]
+        drive = jnp.broadcast_to(drive, (steps, *held.shape))
+        if index == len(network.spiking):
+            break
+        leak = None if neurons.leaks is None else neurons.leaks[index]
+        theta = neurons.thresholds[index]
+
+        def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
+            return if_step(v, drive, theta, leak, dynamics.comparison)
+
+        v, fired = jax.lax.scan(one, held, drive)
+        membranes.append(v)
+        spikes.append(fired.astype(jnp.float32))
+
+    def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return scores + drive, scores + drive
+
+    scores, curve = jax.lax.scan(add, held, drive)
+    return State(membranes, scores), spikes, curve

@@ -1,0 +1,1 @@
+"""Training: ANNs, and spiking networks by backpropagation through time."""

@@ -1,0 +1,96 @@
+"""An independent simulator: float64 NumPy loops straight from eq. 1-2, no code of the package's arithmetic."""
+
+import numpy as np
+
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense
+
+
+def apply_edge(ops, params, x, bias):
+    """One edge on (B, ...) float64, with or without its biases."""
+    for op in ops:
+        if isinstance(op, Conv):
+            kernel = np.asarray(params[f"{op.name}.kernel"], np.float64)
+            pad = op.kernel // 2
+            padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+            height = (x.shape[1] + 2 * pad - op.kernel) // op.stride + 1
+            width = (x.shape[2] + 2 * pad - op.kernel) // op.stride + 1
+            y = np.zeros((len(x), height, width, op.features))
+            for i in range(height):
+                for j in range(width):
+                    top, left = i * op.stride, j * op.stride
+                    patch = padded[:, top : top + op.kernel, left : left + op.kernel]
+                    y[:, i, j] = np.tensordot(patch, kernel, 3)
+            x = y
+        elif isinstance(op, Dense):
+            x = x.reshape(len(x), -1) @ np.asarray(params[f"{op.name}.kernel"], np.float64)
+        elif isinstance(op, AvgPool):
+            w = op.window
+            x = sum(x[:, i::w, j::w] for i in range(w) for j in range(w)) / w**2
+        if bias and getattr(op, "bias", False):
+            x = x + np.asarray(params[f"{op.name}.bias"], np.float64)
+    return x
+
+
+def normalise(network, images):
+    return (images / 255.0 - np.array(network.mean)) / np.array(network.std)
+
+
+def simulate(snn, theta, images, timesteps, comparison=">", delay="layer", v0=None, leak=None, x=None):
+    """Membranes V[t + 1] and spikes s[t] of each layer, (T, B, ...), and scores (T, B, classes), t = 0 .. T - 1.
+
+    delay="layer": eq. 1-2, V[t+1] = V[t] + I[t] - theta s[t] with s[t] = (V[t] > theta) of the old membrane and
+    I[t] from the spikes s[t] of the layer before. A layer does nothing before its first input step; an edge that
+    skips layers is delayed until the longer path arrives. delay="none": the spike is read from the membrane that
+    has just received its drive, and V is given after the reset.
+    """
+    network, params = snn.network, snn.params
+    x = normalise(network, images) if x is None else x
+    layers = len(network.spiking)
+    v0 = np.zeros(layers) if v0 is None else v0
+    leak = np.ones(layers) if leak is None else leak
+    fires = np.greater if comparison == ">" else np.greater_equal
+    depths = network.depths
+    silent = [np.zeros((len(x), *shape)) for shape in _shapes(network, params, x)]
+    membranes = [np.full(z.shape, v0[l] * theta[l]) for l, z in enumerate(silent[:-1])]
+    scores = np.zeros((len(x), network.classes))
+    history = [[] for _ in range(layers)]
+    trace_v, trace_scores = [[] for _ in range(layers)], []
+    for t in range(timesteps):
+        if delay == "layer":
+            for l in range(layers):
+                history[l].append(fires(membranes[l], theta[l]))
+        for l, layer in enumerate(network.layers):
+            if delay == "layer" and t < depths[l] - (l < layers):
+                if l < layers:
+                    trace_v[l].append(membranes[l].copy())
+                continue
+            drive = 0
+            for edge in layer.edges:
+                if edge.source == IMAGE:
+                    drive = drive + apply_edge(edge.ops, params, x, bias=True)
+                    continue
+                wait = depths[l] - (l < layers) - depths[edge.source] if delay == "layer" else 0
+                spikes = history[edge.source][t - wait].astype(np.float64)
+                drive = drive + theta[edge.source] * apply_edge(edge.ops, params, spikes, bias=False)
+                drive = drive + apply_edge(edge.ops, params, np.zeros_like(spikes[:1]), bias=True)
+            if l == layers:
+                scores = scores + drive
+            elif delay == "layer":
+                membranes[l] = leak[l] * (membranes[l] - theta[l] * history[l][t]) + drive
+                trace_v[l].append(membranes[l].copy())
+            else:
+                membranes[l] = leak[l] * membranes[l] + drive
+                history[l].append(fires(membranes[l], theta[l]))
+                membranes[l] = membranes[l] - theta[l] * history[l][t]
+                trace_v[l].append(membranes[l].copy())
+        trace_scores.append(scores.copy())
+    return [np.array(v) for v in trace_v], [np.array(s) for s in history], np.array(trace_scores)
+
+
+def _shapes(network, params, x):
+    outputs = []
+    for layer in network.layers:
+        edge = layer.edges[0]
+        source = x if edge.source == IMAGE else outputs[edge.source]
+        outputs.append(apply_edge(edge.ops, params, source, bias=False))
+    return [z.shape[1:] for z in outputs]

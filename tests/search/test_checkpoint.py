@@ -1,0 +1,517 @@
+"""Runs that are interrupted and gone on with end bit for bit as if nothing had happened, whatever stopped them."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import evo
+from benchmarks import kills
+from helpers.runs import SETTINGS, Killed, config_of, interrupted, random_params
+from jaxsnn import optimize as module
+from jaxsnn.cli import command
+from jaxsnn.errors import UserError
+from jaxsnn.networks import weights
+from jaxsnn.networks.weights import save_weights
+from jaxsnn.optimize import optimize
+from jaxsnn.records import run_folder
+from jaxsnn.reports import figures
+from jaxsnn.runtime.files import read_json, write_atomically
+from jaxsnn.search import checkpoint
+from jaxsnn.search.objective import Objective
+from jaxsnn.search.settings import OptimizeConfig, from_record, resolve, to_record
+
+VARIANTS = {
+    "scipy, resampled": {"subset": "resample"},
+    "scipy, racing beside a limit": {"limit": 100.0, "race": 1.0},
+    "scipy, three genes, float32": {"search": ("threshold", "v0", "leak"), "precision": "float32"},
+    "jax, resampled, xla, float32": {
+        "engine": "jax",
+        "subset": "resample",
+        "backend": "xla",
+        "precision": "float32",
+        "finalists": 1,
+    },
+    "lshade": {"engine": "lshade", "population": 6},
+    "lshade, racing": {"engine": "lshade", "population": 6, "race": 1.0},
+    "evosax": {"engine": "evosax"},
+    "attacked": {"attack": "fgsm", "attack_mix": "both", "images": 20},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Drawing takes longer than all the rest here."""
+    for name in ("accuracy_curves", "threshold_bars", "cost_history"):
+        monkeypatch.setattr(figures, name, lambda *arguments: None)
+
+
+@pytest.fixture(scope="module")
+def reference(tiny, tmp_path_factory):
+    """The outcome of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("accuracy_curves", "threshold_bars", "cost_history"):
+            patch.setattr(figures, name, lambda *arguments: None)
+        optimize(config_of(tiny, folder))
+    return kills.outcome(folder)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_a_run_that_is_gone_on_with_ends_as_if_nothing_had_happened(changes, tiny, monkeypatch, tmp_path):
+    """Thresholds, curves, history, costs and counters, with a different generator, cache or population in each."""
+    optimize(config_of(tiny, tmp_path / "whole", **changes))
+    whole = kills.outcome(tmp_path / "whole")
+    last = json.loads(whole["history.jsonl"][-1])["generation"]
+    interrupted(monkeypatch, config_of(tiny, tmp_path / "parts", **changes), 1)
+    interrupted(monkeypatch, OptimizeConfig(resume=tmp_path / "parts"), last)
+    assert not (tmp_path / "parts" / "results.json").exists()
+    optimize(OptimizeConfig(resume=tmp_path / "parts"))
+    assert kills.outcome(tmp_path / "parts") == whole
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == set(run_folder.FILES)
+
+
+def test_it_may_stop_before_and_behind_everything_that_is_written(tiny, reference, monkeypatch, tmp_path):
+    """The same command again goes on, whichever of its files was the last."""
+    original = os.replace
+    written = []
+
+    def count(source, target):
+        written.append(Path(target).name)
+        original(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", count)
+        optimize(config_of(tiny, tmp_path / "count"))
+    each = [name for number in range(4) for name in ("history.jsonl", f"{number:06d}.checkpoint")]
+    assert written == ["config.json", *each, "thresholds.json", "curves.npz", "results.json"]
+    for place in range(len(written)):
+        folder = tmp_path / str(place)
+        calls = []
+
+        def stop(source, target, place=place, calls=calls):
+            calls.append(target)
+            if len(calls) == place + 1:
+                if place % 2:
+                    original(source, target)
+                raise Killed
+            original(source, target)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(os, "replace", stop)
+            optimize(config_of(tiny, folder))
+        if not (folder / "results.json").exists():
+            optimize(config_of(tiny, folder))
+        assert kills.outcome(folder) == reference
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, reference, monkeypatch, tmp_path):
+    def stop(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(checkpoint, "save", stop)
+        optimize(config_of(tiny, tmp_path / "run"))
+    (tmp_path / "run" / ".history.jsonl.ab12cd_9").write_text("half of a li")
+    optimize(OptimizeConfig(resume=tmp_path / "run"))
+    assert kills.outcome(tmp_path / "run") == reference
+    assert {path.name for path in (tmp_path / "run").iterdir()} == set(run_folder.FILES)
+
+
+def test_three_real_kills(tiny, tmp_path):
+    """SIGKILL at random moments, as ``python -m benchmarks.kills`` does it two hundred times."""
+    search = replace(config_of(tiny, None), generations=6)
+    result = kills.survive(kills.KillsConfig(kills=3, mercy=0), search, tmp_path, lambda line: None)
+    assert result.kills == 3 and result.runs == result.identical and not result.refused
+    assert max(result.lost, default=0) <= 1
+
+
+def terminate_in(monkeypatch, generation):
+    """Send SIGTERM in the middle of a generation's evaluation."""
+    original = Objective.__call__
+    calls = []
+
+    def evaluate(self, genes, indices):
+        calls.append(len(indices))
+        if len(calls) == generation + 1:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, genes, indices)
+
+    monkeypatch.setattr(Objective, "__call__", evaluate)
+
+
+@pytest.mark.parametrize("every", [0.0, 1e9])
+def test_sigterm_saves_the_generation_and_says_how_to_go_on(every, tiny, reference, monkeypatch, capsys, tmp_path):
+    folder = tmp_path / "run"
+    written = []
+    original = checkpoint.save
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(checkpoint, "save", lambda f, c: written.append(c.generation.number) or original(f, c))
+        terminate_in(patch, 2)
+        optimize(config_of(tiny, folder, checkpoint_every=every))
+    assert ended.value.code == 0
+    assert f"--resume {folder} goes on" in capsys.readouterr().out.replace("\n", " ")
+    # what waited for its time is saved at once, the generation that was running at its end
+    assert written == ([0, 1, 2] if every == 0 else [1, 2])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    optimize(OptimizeConfig(resume=folder))
+    assert kills.outcome(folder) == reference
+
+
+def test_sigterm_behind_the_search_ends_at_once(tiny, reference, monkeypatch, tmp_path):
+    folder = tmp_path / "run"
+
+    def compare(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the comparison goes on")
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(module, "compare_on_test", compare)
+        optimize(config_of(tiny, folder))
+    assert ended.value.code == 0 and checkpoint.files(folder)
+    optimize(OptimizeConfig(resume=folder))
+    assert kills.outcome(folder) == reference
+
+
+def test_checkpoints_come_every_so_many_seconds_and_two_are_kept(tiny, monkeypatch, tmp_path):
+    interrupted(monkeypatch, config_of(tiny, tmp_path / "run"), 3)
+    assert [path.stem for path in checkpoint.files(tmp_path / "run")] == ["000003", "000002"]
+    with monkeypatch.context() as patch:
+        now = [0.0]
+        patch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
+        saved = []
+        patch.setattr(checkpoint, "save", lambda folder, value: saved.append(value))
+        saver = checkpoint.Saver(tmp_path, 10)
+        for value, now[0] in enumerate((3, 9, 12, 15, 22)):
+            saver.take(value)
+        saver.write()
+        saver.write()
+    assert saved == [2, 4]
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny, tmp_path_factory):
+    """A run that was killed behind generation 2, with two checkpoints."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted(patch, config_of(tiny, folder), 2)
+    return folder
+
+
+@pytest.fixture
+def copy(stopped, tmp_path):
+    return Path(shutil.copytree(stopped, tmp_path / "copy"))
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_newest_checkpoint_is_the_one_of_the_highest_number_whatever_the_clock_said(stopped, copy):
+    newest, before = checkpoint.files(copy)
+    os.utime(newest, (0, 0))
+    os.utime(before, (2e9, 2e9))
+    assert checkpoint.newest(copy, print).generation.number == 2
+
+
+def test_a_clock_that_was_set_back_changes_no_timing_and_no_order(tiny, reference, monkeypatch, tmp_path):
+    """Durations come from a clock that only goes forward; the date is in nothing but a default folder's name."""
+    folder = tmp_path / "run"
+    interrupted(monkeypatch, config_of(tiny, folder), 1)
+    import time
+
+    ticks = iter(range(2_000_000_000, 0, -1000))
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: float(next(ticks)))
+        optimize(OptimizeConfig(resume=folder))
+    assert kills.outcome(folder) == reference
+    results = read_json(folder / "results.json")
+    assert 0 < results["search_seconds"] <= results["seconds"] < 1000
+
+
+def test_a_checkpoint_cut_at_every_tenth_byte_is_refused_and_the_one_before_is_used(stopped, copy):
+    newest, before = checkpoint.files(copy)
+    content = newest.read_bytes()
+    assert checkpoint.from_bytes(content).generation.number == 2
+    for length in range(0, len(content), 10):
+        with pytest.raises(ValueError, match=r"cut short|damaged"):
+            checkpoint.from_bytes(content[:length])
+    for length in range(0, len(content), len(content) // 20):
+        newest.write_bytes(content[:length])
+        said = []
+        assert checkpoint.newest(copy, said.append).generation.number == 1
+        assert len(said) == 1 and newest.name in said[0]
+    before.write_bytes(b"")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole: remove that folder"):
+        checkpoint.newest(copy, lambda sentence: None)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copy, reference, capsys):
+    newest, _ = checkpoint.files(copy)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    optimize(OptimizeConfig(resume=copy))
+    assert "going on behind generation 1" in capsys.readouterr().out
+    assert kills.outcome(copy) == reference
+
+
+@pytest.mark.parametrize(
+    "key, reason", [("code", "another version of this program"), ("weights_sha256", "weights")]
+)
+def test_a_checkpoint_of_something_else_is_refused_with_the_reason(key, reason, copy, monkeypatch):
+    newest, _ = checkpoint.files(copy)
+    held = checkpoint.read(newest)
+    checkpoint.save(copy, replace(held, identity=held.identity | {key: "0" * 64}))
+    before = contents(copy)
+    with pytest.raises(UserError, match=f"made .*{reason}"):
+        optimize(OptimizeConfig(resume=copy))
+    assert contents(copy) == before
+
+
+def test_other_data_other_weights_and_a_changed_configuration_are_refused(tiny, copy, monkeypatch, tmp_path):
+    before = contents(copy)
+    network = weights.load_weights(tiny)[0]
+    other = tmp_path / "other.safetensors"
+    save_weights(other, network, random_params(network, seed=1))
+    with pytest.raises(UserError, match="weights_sha256 is"):
+        optimize(OptimizeConfig(resume=copy, weights=other))
+    assert contents(copy) == before
+    with monkeypatch.context() as patch:
+        load = module.data.load
+        patch.setattr(module.data, "load", lambda *a, **k: load(*a, **k).select(np.arange(20)[::-1]))
+        with pytest.raises(UserError, match=r"train_sha256 is|test_sha256 is"):
+            optimize(OptimizeConfig(resume=copy))
+    record = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(record | {"mutation": [0.4, 1.5]}))
+    with pytest.raises(UserError, match=r"config.json was changed, change it back .mutation is"):
+        optimize(OptimizeConfig(resume=copy))
+
+
+def test_weights_that_have_moved_are_found_where_they_are_given(tiny, copy, reference, tmp_path):
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(tiny.read_bytes())
+    optimize(OptimizeConfig(resume=copy, weights=moved, threads=2))
+    ended = kills.outcome(copy)
+    assert ended["results.json"] == reference["results.json"]
+    assert json.loads(ended["thresholds.json"])["weights"] == str(moved)
+
+
+@pytest.mark.parametrize(
+    "flag", [{"population": 6}, {"seed": 1}, {"out": Path("elsewhere")}, {"percentile": 99.0}]
+)
+def test_other_settings_are_refused_with_resume(flag, copy):
+    name = next(iter(flag)).replace("_", "-")
+    with pytest.raises(UserError, match=f"--{name} cannot be given with --resume"):
+        optimize(OptimizeConfig(resume=copy, **flag))
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(copy, capsys):
+    optimize(OptimizeConfig(resume=copy))
+    before = contents(copy)
+    capsys.readouterr()
+    optimize(OptimizeConfig(resume=copy))
+    assert "is finished, there is nothing to resume: nothing was changed" in capsys.readouterr().out
+    assert contents(copy) == before
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match=r"holds no run of jaxsnn.optimize"):
+            optimize(OptimizeConfig(resume=folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(copy):
+    before = contents(copy)
+    hold = "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX)\n"
+    hold += "f.write('process 7'); f.flush(); print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-S", "-c", hold, str(copy / ".lock")], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b"held\n"
+        assert run_folder.is_locked(copy)
+        with pytest.raises(UserError, match="is being worked on by process 7: wait for it or stop it"):
+            optimize(OptimizeConfig(resume=copy))
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    assert {path: content for path, content in contents(copy).items() if path.name != ".lock"} == before
+    assert not run_folder.is_locked(copy)
+    with run_folder.locked(copy):
+        assert run_folder.is_locked(copy)
+        with pytest.raises(UserError, match="is being worked on by process"), run_folder.locked(copy):
+            pass
+    assert contents(copy) == before
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_a_sentence(copy, reference, monkeypatch):
+    """A limit of the system on the size of a file: the write itself fails, half way."""
+    size = checkpoint.files(copy)[0].stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = contents(copy / "checkpoints")
+
+    def write(path, content):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+        try:
+            write_atomically(path, content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_atomically", write)
+        with pytest.raises(
+            UserError, match=r"checkpoint of generation 3 cannot be written .* behind generation 2"
+        ):
+            optimize(OptimizeConfig(resume=copy))
+    assert contents(copy / "checkpoints") == before
+    optimize(OptimizeConfig(resume=copy))
+    assert kills.outcome(copy) == reference
+
+
+def test_a_disk_that_fills_up_at_any_write_loses_nothing(copy, reference, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real = os.fsync
+    for left in range(4):
+        calls = []
+
+        def some(descriptor, left=left, calls=calls):
+            calls.append(descriptor)
+            return real(descriptor) if len(calls) <= left else full(descriptor)
+
+        with monkeypatch.context() as patch, pytest.raises((UserError, OSError), match="No space left"):
+            patch.setattr(os, "fsync", some)
+            optimize(OptimizeConfig(resume=copy))
+    optimize(OptimizeConfig(resume=copy))
+    assert kills.outcome(copy) == reference
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_one_sentence(tiny, stopped, monkeypatch, capsys):
+    """As root, who may write everywhere, the test becomes somebody else for a moment."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        folder = Path(shutil.copytree(stopped, Path(name) / "run"))
+        for path in (folder, *folder.rglob("*")):
+            os.chmod(path, 0o555 if path.is_dir() else 0o444)
+        public = Path(shutil.copy(tiny, Path(name) / "tiny.safetensors"))
+        before = contents(folder)
+        monkeypatch.setattr(sys, "argv", ["-m", "--resume", str(folder), "--weights", str(public)])
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(SystemExit) as ended:
+                command.main(OptimizeConfig, optimize, "jaxsnn.optimize")
+        finally:
+            os.seteuid(user)
+        assert ended.value.code == 2
+        assert "Permission denied" in capsys.readouterr().err
+        assert contents(folder) == before
+        os.chmod(folder, 0o755)
+        os.chmod(folder / "checkpoints", 0o755)
+
+
+def test_links_out_of_the_folder_are_refused(copy, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("figures", ".lock"):
+        (copy / name).symlink_to(tmp_path / "elsewhere" / name)
+        with pytest.raises(UserError, match="is a link"):
+            optimize(OptimizeConfig(resume=copy))
+        (copy / name).unlink()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_the_configuration_comes_back_from_its_record(tiny):
+    config = resolve(
+        OptimizeConfig(weights=tiny, search=("threshold", "v0"), mutation=(0.5, 1), race=1.0, mesh=(4, 2), rows=7)
+    )
+    record = json.loads(json.dumps(to_record(config)))
+    assert from_record(record, "config.json") == config
+    for change in ({"population": 4.5}, {"search": "v0"}, {"mutation": [0.5]}, {"engine": None, "space": "log"}):
+        with pytest.raises(UserError, match=r"config.json does not hold a run's configuration"):
+            from_record(record | change, "config.json")
+
+
+@pytest.mark.parametrize("name", ["scipy", "lshade", "jax", "evosax:CMA_ES"])
+def test_a_state_comes_back_from_its_arrays_and_others_are_refused(name):
+    options = {"evaluations": 200} if name == "lshade" else {}
+    engine = evo.make_engine(name, [0.0] * 3, [2.0] * 3, 8, mean=[1.0] * 3, std=0.2, tol=0, **options)
+    state = engine.init(3)
+    for _ in range(3):
+        candidates, state = engine.ask(state)
+        state = engine.tell(state, candidates, np.square(np.asarray(candidates)).sum(1))
+    arrays = evo.state_arrays(state)
+    again = evo.state_from(engine, arrays)
+    for _ in range(3):
+        (one, state), (two, again) = engine.ask(state), engine.ask(again)
+        np.testing.assert_array_equal(one, two)
+        state, again = (engine.tell(s, one, np.square(np.asarray(one)).sum(1)) for s in (state, again))
+    for key, array in arrays.items():
+        for wrong in (array[None], array.astype(np.int8), None):
+            changed = {k: v for k, v in (arrays | {key: wrong}).items() if v is not None}
+            with pytest.raises(ValueError, match=r"\."):
+                evo.state_from(engine, changed)
+    with pytest.raises(ValueError, match="not part of this state"):
+        evo.state_from(engine, arrays | {".zzz": np.zeros(3)})
+    for key in (".members", ".energies"):
+        with pytest.raises(ValueError):
+            evo.state_from(engine, arrays | {key: np.full_like(arrays[key], np.nan)})
+
+
+def test_a_state_whose_numbers_point_nowhere_is_refused():
+    scipy = evo.make_engine("scipy", [0.0] * 3, [1.0] * 3, 6)
+    arrays = evo.state_arrays(scipy.init(0))
+    with pytest.raises(ValueError, match="permutation"):
+        evo.state_from(scipy, arrays | {".index": np.full(6, 99)})
+    with pytest.raises(ValueError, match="generator"):
+        evo.state_from(scipy, arrays | {".generator": np.full(6, 1 << 31, np.uint64)})
+    lshade = evo.make_engine("lshade", [0.0] * 3, [1.0] * 3, 6, evaluations=60)
+    arrays = evo.state_arrays(lshade.init(0))
+    with pytest.raises(ValueError, match=r"memory.cell"):
+        evo.state_from(lshade, arrays | {".memory.cell": np.array(6)})
+    with pytest.raises(ValueError, match="rows"):
+        evo.state_from(lshade, arrays | {".archive": np.zeros((500, 3))})
+
+
+def test_an_objective_that_cannot_tell_candidates_apart_is_noticed(tiny, monkeypatch, capsys, tmp_path):
+    flat = {"alpha": 0.0, "beta": 0.0, "gamma": 0.0, "area": 0.0}
+    optimize(config_of(tiny, tmp_path / "flat", **flat))
+    assert "all candidates cost the same, 0, so the search is stuck" in capsys.readouterr().out.replace("\n", " ")
+
+    def broken(weight):
+        return lambda observed: {"area": np.full(len(observed.correct), np.nan)}
+
+    monkeypatch.setattr(Objective.__init__.__globals__["cost"], "Area", broken)
+    with pytest.raises(UserError, match="no candidate of generation 0 has a finite cost"):
+        optimize(config_of(tiny, tmp_path / "nan", area=1.0))
+
+
+def test_scalars_are_written_for_tensorboard_where_asked_for(tiny, tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = tmp_path / "run"
+    optimize(OptimizeConfig(weights=tiny, out=folder, tensorboard=True, **SETTINGS))
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [(event.step, event.value) for event in events.Scalars("best_cost")] == [
+        (row["generation"], pytest.approx(row["best_cost"])) for row in rows
+    ]
+    assert {"accuracy", "seconds", "cost/alpha J"} & set(events.Tags()["scalars"])
+
+
+def test_tensorboard_that_is_not_there_is_said_before_anything_is_written(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        optimize(OptimizeConfig(weights=tiny, out=tmp_path / "run", tensorboard=True, **SETTINGS))
+    assert not (tmp_path / "run").exists()

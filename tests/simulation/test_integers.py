@@ -1,0 +1,127 @@
+"""int8: integer arithmetic that is what its definition says, and says where it would not be."""
+
+import numpy as np
+import pytest
+
+from helpers import reference
+from helpers.networks import BACKENDS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
+from jaxsnn.errors import UserError
+from jaxsnn.networks.architectures import vgg
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation.observe import observe, observe_images
+from jaxsnn.simulation.plan import Plan
+
+
+def integer_reference(snn, theta, images, steps, v0):
+    """Spikes (T, B, ...) per layer and scores (T, B, classes) in int64, for networks with one edge a layer."""
+    network = snn.network
+    levels = np.arange(256)[:, None] / 255
+    first = next(iter(snn.params.values()))
+    rounded = np.round(first / (np.abs(first).max((0, 1, 2)) / 127))
+    pooled = np.prod([o.window**2 for o in network.layers[0].edges[0].ops if isinstance(o, AvgPool)])
+    room = 2**24 / (255 * np.abs(rounded).sum((0, 1, 2)).max() * pooled)  # PLAIN normalises pixels to 0 .. 255
+    pixel = 2 ** np.floor(np.log2(room))
+    table = np.round((levels - np.array(network.mean)) / np.array(network.std) * pixel)
+    x = table[images, np.arange(images.shape[-1])]
+    prepared = []
+    for index, layer in enumerate(network.layers):
+        (edge,) = layer.edges
+        (op,) = (o for o in edge.ops if isinstance(o, Conv | Dense))
+        pooled = np.prod([o.window**2 for o in edge.ops if isinstance(o, AvgPool)])
+        kernel = np.asarray(snn.params[f"{op.name}.kernel"], np.float64)
+        top = np.abs(kernel).max(None if index == len(network.layers) - 1 else tuple(range(kernel.ndim - 1)))
+        whole = {f"{op.name}.kernel": np.round(kernel / (top / 127))}
+        amplitude = 1 / pixel if index == 0 else theta[index - 1]
+        unit = np.broadcast_to(top / 127 / pooled * amplitude, (op.features,))
+        bias = np.round(snn.params[f"{op.name}.bias"] / unit) if op.bias else 0
+        prepared.append((edge, whole, pooled, unit, bias))
+    membranes = [None] * len(network.spiking)
+    trace, scores, curve = [[] for _ in network.spiking], 0, []
+    for _ in range(steps):
+        signal = x
+        for index, (edge, whole, pooled, unit, bias) in enumerate(prepared):
+            drive = reference.apply_edge(edge.ops, whole, signal, bias=False) * pooled + bias
+            if index == len(network.spiking):
+                scores = scores + drive
+                curve.append(scores)
+                break
+            threshold = np.maximum(1, np.round(theta[index] / unit))
+            before = np.round(v0 * threshold) if membranes[index] is None else membranes[index]
+            v = before + drive
+            signal = (v > threshold).astype(float)
+            membranes[index] = v - threshold * signal
+            trace[index].append(signal)
+    return [np.array(t) for t in trace], np.array(curve)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["pool_before", "pool_after", "bias"])
+def test_spikes_equal_the_integer_reference(name, backend):
+    snn, images, labels = dyadic_snn(name), dyadic_images(4), np.arange(4) % 3
+    rng = np.random.default_rng(0)  # weights that int8 must round
+    snn = SNN(snn.network, {k: v + rng.normal(0, 0.05, v.shape).astype(np.float32) for k, v in snn.params.items()})
+    theta = np.float32(dyadic_thresholds(len(snn.network.spiking)))
+    genes = Genes(theta, np.full_like(theta, 0.5))
+    plan = Plan(backend=backend, precision="int8")
+    found, right = observe_images(snn, genes, images, labels, 9, Dynamics(delay="none"), plan)
+    spikes, scores = integer_reference(snn, theta[0].astype(float), images, 9, 0.5)
+    assert all(s.any() for s in spikes)
+    np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
+    np.testing.assert_array_equal(right[0], (scores.argmax(-1) == labels).T)
+
+
+def test_batch_chunk_and_population_change_nothing():
+    snn, images, labels = dyadic_snn("residual"), dyadic_images(6), np.arange(6) % 3
+    theta = dyadic_thresholds(4, 3)
+    whole = observe(snn, Genes(theta), images, labels, 12, plan=Plan(backend="xla", precision="int8"))
+    parts = observe(snn, Genes(theta), images, labels, 12, plan=Plan(backend="xla", precision="int8", rows=4))
+    one = observe(snn, Genes(theta[1:2]), images, labels, 12, plan=Plan(backend="xla", precision="int8"))
+    np.testing.assert_array_equal(whole.spikes, parts.spikes)
+    np.testing.assert_array_equal(whole.correct, parts.correct)
+    np.testing.assert_array_equal(whole.spikes[1], one.spikes[0])
+
+
+def test_bfloat16_gives_the_float32_spikes_where_it_holds_the_weights():
+    """Weights in {-2..2} / 4 are exact in it, sums and membranes are float32 anyway."""
+    snn, images, labels = dyadic_snn("pool_before"), dyadic_images(8), np.arange(8) % 3
+    genes, none = Genes(dyadic_thresholds(5)), Dynamics(delay="none")
+    exact = observe(snn, genes, images, labels, 16, none, Plan(backend="xla"))
+    found = observe(snn, genes, images, labels, 16, none, Plan(precision="bfloat16"))
+    np.testing.assert_array_equal(found.spikes, exact.spikes)
+    np.testing.assert_array_equal(found.correct, exact.correct)
+
+
+def test_what_integers_cannot_do_is_refused():
+    snn, images, labels = dyadic_snn("pool_after"), dyadic_images(2), np.zeros(2, int)
+    plan, theta = Plan(precision="int8"), np.ones((1, 3))
+    with pytest.raises(UserError, match="int8 membranes cannot leak"):
+        observe(snn, Genes(theta, None, np.full((1, 3), 0.9)), images, labels, 4, plan=plan)
+    with pytest.raises(UserError, match="membranes of layer conv1 could exceed 32 bits within 999997 timesteps"):
+        observe(snn, Genes(theta), images, labels, 1_000_000, plan=plan)
+    with pytest.raises(UserError, match="threshold of layer conv1 is too large"):
+        observe(snn, Genes(np.full((1, 3), 1e12)), images, labels, 4, plan=plan)
+    both = (Edge(IMAGE, (Conv("b", 4),)), Edge(0, ()))
+    layers = (
+        Layer("a", (Edge(IMAGE, (Conv("a", 4),)),)),
+        Layer("b", both),
+        Layer("c", (Edge(1, (Dense("c", 3),)),)),
+    )
+    mixed = Network("mixed", (8, 8, 2), 3, layers, PLAIN["mean"], PLAIN["std"])
+    params = {"a.kernel": np.ones((3, 3, 2, 4)), "b.kernel": np.ones((3, 3, 2, 4)), "c.kernel": np.ones((256, 3))}
+    with pytest.raises(UserError, match="cannot add the image to spikes in layer b"):
+        observe(SNN(mixed, params), Genes(np.ones((1, 2))), images, labels, 4, plan=plan)
+
+
+def test_a_channel_without_weights_is_no_error():
+    network = vgg([[4]], [], name="one", **PLAIN)
+    params = {"conv1.kernel": np.zeros((3, 3, 2, 4), np.float32), "dense1.kernel": np.ones((64, 3), np.float32)}
+    found = observe(
+        SNN(network, params),
+        Genes(np.ones((1, 1))),
+        dyadic_images(2),
+        np.zeros(2, int),
+        4,
+        plan=Plan(precision="int8"),
+    )
+    assert found.spikes.sum() == 0
