@@ -1,10 +1,12 @@
 """What every command does around its work: parse, report an error in one sentence, leave with the right code."""
 
+import argparse
 import signal
+import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import tyro
@@ -19,27 +21,58 @@ from jaxsnn.runtime.compile_cache import keep_compiled
 T = TypeVar("T")
 
 
-def main(config_type: type[T], work: Callable[[T], None], name: str) -> None:
-    """Parse the command line into ``config_type`` and run ``work``.
+def main(
+    config_type: type[T], work: Callable[[T], object], name: str, parse: Callable[[], T] | None = None
+) -> None:
+    """Parse the command line into ``config_type`` (with ``parse``, if given) and run ``work``.
 
     Exit code 2 and one sentence on bad input, no traceback unless ``--debug`` is given; 130 on a second Ctrl-C.
     """
-    config = tyro.cli(config_type, prog=f"python -m {name}")
-    keep_compiled()
+    debug = False
     try:
+        config = tyro.cli(config_type, prog=f"python -m {name}") if parse is None else parse()
+        debug = getattr(config, "debug", False)
+        keep_compiled()
         work(config)
     except KeyboardInterrupt:
         processes.leave(130)
     except (UserError, DataError, OSError, MemoryError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and not _out_of_memory(error):
             raise
-        if config.debug:
+        if debug:
             traceback.print_exc()
         sentence = (
             "out of memory: lower --rows, or --batch in training" if _out_of_memory(error) else _sentence(error)
         )
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {sentence}", soft_wrap=True)
         processes.leave(2)
+
+
+def parse_with_preset(
+    config_type: type[T],
+    values: Callable[[str], dict[str, Any]],
+    name: str,
+    arguments: Sequence[str] | None = None,
+    option: str = "preset",
+) -> T:
+    """Parse a command line whose ``--preset`` sets the defaults of other options, so that --help shows them.
+
+    Args:
+        values: the defaults that the preset called so sets.
+        option: another name for "preset".
+
+    Raises:
+        UserError: from ``values``, an unknown preset.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument(f"--{option}", default=getattr(config_type(), option))
+    try:
+        chosen = getattr(first.parse_known_args(given)[0], option)
+    except (argparse.ArgumentError, SystemExit):
+        return tyro.cli(config_type, prog=f"python -m {name}", args=given)  # which says what is wrong
+    usual = config_type(**(values(chosen) | {option: chosen}))
+    return tyro.cli(config_type, prog=f"python -m {name}", args=given, default=usual)
 
 
 @contextmanager
@@ -85,7 +118,7 @@ class Termination:
         self._goodbye = goodbye
 
     def leave(self) -> None:
-        """End the program with exit code 0 and the sentence that says how to go on."""
+        """End the program with exit code 0 and the sentence that says how to continue."""
         self.deferred = True  # a second signal changes nothing
         self._goodbye()
         raise SystemExit(0)
@@ -98,7 +131,7 @@ class Termination:
 
 @contextmanager
 def leave_on_termination(goodbye: Callable[[], None]) -> Iterator[Termination]:
-    """SIGTERM ends the program with exit code 0 behind ``goodbye()``, at once or where it is deferred to."""
+    """SIGTERM ends the program with exit code 0 after ``goodbye()``, at once or where it is deferred to."""
     termination = Termination(goodbye)
     previous = signal.signal(signal.SIGTERM, termination)
     try:

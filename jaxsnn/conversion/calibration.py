@@ -10,6 +10,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import ceiling
 from jaxsnn.networks.description import Network, Params
 from jaxsnn.networks.forward import ann_forward
+from jaxsnn.networks.spiking import SNN, Genes
 
 BINS = 1 << 16
 
@@ -42,6 +43,11 @@ class Calibration:
         ]
         return np.stack(columns, -1)
 
+    def genes(self, percentile: float, v0: float = 0.0) -> Genes:
+        """One candidate with every threshold at this percentile and membranes that start at ``v0`` of it."""
+        threshold = self.threshold(percentile)[None]
+        return Genes(threshold, np.full_like(threshold, v0) if v0 else None)
+
     def percentile(self, threshold: np.ndarray) -> np.ndarray:
         """Percentile of each threshold (..., L) among its layer's activations; 100 from the maximum on."""
         edges = np.linspace(0, 1, BINS + 1)
@@ -50,6 +56,22 @@ class Calibration:
             for l in range(len(self.maxima))
         ]
         return np.stack(columns, -1)
+
+
+def percentiles(snn: SNN, images: np.ndarray, progress: Callable[[int], None] | None = None) -> Calibration:
+    """Percentiles of a converted network's activations over uint8 ``images`` (N, H, W, C).
+
+    ``percentiles(snn, images).genes(99.7)`` is the usual start: every threshold at the 99.7 percentile.
+
+    Raises:
+        UserError: a layer is never active, so that no threshold can be read from it.
+
+    >>> import data, jaxsnn
+    >>> snn = jaxsnn.load()
+    >>> jaxsnn.percentiles(snn, data.load("embedded", "train").images[:20]).genes(99.7, v0=0.5).threshold.shape
+    (1, 10)
+    """
+    return calibrate(snn.network, snn.params, images, progress=progress)
 
 
 def calibrate(

@@ -17,6 +17,30 @@ from jaxsnn.networks.description import (
     Params,
     ScaleNorm,
 )
+from jaxsnn.networks.spiking import SNN
+from jaxsnn.networks.weights import check_params, to_device
+
+
+def convert(network: Network, params: Params) -> SNN:
+    """A trained ANN, given as a description and its arrays, as a spiking network.
+
+    Args:
+        network: may have norms and dropout; they are folded away.
+        params: arrays by name; ``jaxsnn.networks.description.shapes_of(network)`` lists them.
+
+    Raises:
+        UserError: an array is missing, has another shape, or is not finite.
+
+    >>> import numpy as np
+    >>> from jaxsnn.networks.architectures import vgg
+    >>> from jaxsnn.networks.description import shapes_of
+    >>> network = vgg([[4], [8]], name="small")
+    >>> snn = convert(network, {name: np.ones(shape) for name, shape in shapes_of(network).items()})
+    >>> [layer.name for layer in snn.network.spiking]
+    ['conv1', 'conv2']
+    """
+    folded, arrays = fold(network, check_params(network, dict(params), "params"))
+    return SNN(folded, to_device(arrays))
 
 
 def fold(network: Network, params: Params) -> tuple[Network, Params]:

@@ -68,6 +68,27 @@ def load_snn(
     return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def load(
+    weights: Path | str | None = None,
+    network: str | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> SNN:
+    """A converted spiking network from a file of trained weights; without arguments the embedded one.
+
+    Args:
+        weights: safetensors of jaxsnn.train, a PyTorch ``state_dict`` (.pt), or plain safetensors.
+        network: of a file that does not describe it: an architecture's name or the path of a description.
+        image_shape: (H, W, C) of the images that such a file is for.
+
+    Raises:
+        UserError: the file cannot be read or does not fit the network.
+
+    >>> load().network.classes
+    10
+    """
+    return load_snn(None if weights is None else Path(weights), network, image_shape)[0]
+
+
 def load_named(
     found: dict,
     where: Path | None,

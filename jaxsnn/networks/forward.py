@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import activations
 from jaxsnn.networks.description import Edge, Network, run
 from jaxsnn.networks.linear_maps import linear_map
@@ -10,8 +11,15 @@ from jaxsnn.networks.linear_maps import linear_map
 
 def preprocess(network: Network, images: jax.Array) -> jax.Array:
     """Images (N, H, W, C) as the network's normalised input: (x / 255 - mean) / std, or for float pixels in
-    [0, 1], (x - mean) / std."""
+    [0, 1], (x - mean) / std. Raises ``UserError`` where float images are not (normalised already, say)."""
     floating = jnp.issubdtype(images.dtype, jnp.floating)
+    if floating and not isinstance(images, jax.core.Tracer):
+        low, high = float(images.min()), float(images.max())
+        if low < 0 or high > 1:
+            raise UserError(
+                f"float images must be pixels in [0, 1], but these go from {low:.3g} to {high:.3g}: they are "
+                "normalised here, so hand over the pixels, or uint8 images"
+            )
     pixels = images if floating else jnp.asarray(images, jnp.float32) / 255
     return (pixels - jnp.asarray(network.mean)) / jnp.asarray(network.std)
 

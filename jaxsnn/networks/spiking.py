@@ -1,7 +1,8 @@
 """The converted network, its genes, and how its neurons behave."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,46 @@ class Genes(NamedTuple):
     threshold: np.ndarray
     v0: np.ndarray | None = None
     leak: np.ndarray | None = None
+
+    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Genes":
+        """The genes with ``function`` applied to each part that is set.
+
+        >>> Genes(np.array([[1.0, 2.0]])).map(lambda part: 2 * part).threshold
+        array([[2., 4.]])
+        """
+        return Genes(*(None if part is None else function(part) for part in self))
+
+    def candidate(self, index: int) -> "Genes":
+        """One candidate, still with a leading axis (of length 1)."""
+        return self.map(lambda part: np.asarray(part)[index : index + 1])
+
+    def to_record(self) -> dict[str, list[float] | None]:
+        """The first candidate as in JSON: lists ``thresholds``, ``v0`` and ``leak``, None where not set."""
+        parts = (None if part is None else np.asarray(part, np.float64)[0].tolist() for part in self)
+        return dict(zip(RECORDED, parts))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], prefix: str = "") -> "Genes":
+        """One candidate from lists by name, such as those of thresholds.json; ``prefix`` is "" or "baseline_"."""
+        parts = (record.get(f"{prefix}{name}") for name in RECORDED)
+        return cls(*(None if part is None else np.asarray(part, np.float64)[None] for part in parts))
+
+    @classmethod
+    def stack(cls, first: "Genes", second: "Genes") -> "Genes":
+        """Candidates of both, in that order; a gene that only one of them sets is as usual in the other."""
+        joined = []
+        for one, two, usual in zip(first, second, (None, 0.0, 1.0)):
+            if one is None and two is None:
+                joined.append(None)
+            else:
+                one = np.full_like(first.threshold, usual) if one is None else one
+                two = np.full_like(second.threshold, usual) if two is None else two
+                joined.append(np.concatenate([one, two]))
+        return cls(*joined)
+
+
+RECORDED = ("thresholds", "v0", "leak")
+"""The parts of ``Genes`` by their names in JSON."""
 
 
 @dataclass(frozen=True)

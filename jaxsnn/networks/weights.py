@@ -29,8 +29,9 @@ def describes_network(path: Path) -> bool:
         return False
 
 
-def load_weights(path: Path) -> tuple[Network, Params, dict[str, str]]:
+def load_weights(path: Path | str) -> tuple[Network, Params, dict[str, str]]:
     """Network, float32 parameters and notes of a weights file; raises ``UserError`` where they do not fit."""
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"no weights file at {path}; give --weights a .safetensors file written by jaxsnn.train")
     try:

@@ -15,7 +15,7 @@ def named(settings: Any, name: str) -> str:
 
 
 def at_least(settings: Any, **lows: float) -> None:
-    """Raise ``UserError`` where a setting (or one of its parts) is below its bound, or is NaN; None is not checked."""
+    """Raise ``UserError`` where a setting (or a part of one) is below its bound or NaN; None is not checked."""
     for name, low in lows.items():
         for value in _values(settings, name):
             if not value >= low:
@@ -23,7 +23,7 @@ def at_least(settings: Any, **lows: float) -> None:
 
 
 def at_most(settings: Any, **highs: float) -> None:
-    """Raise ``UserError`` where a setting (or one of its parts) is above its bound, or is NaN; None is not checked."""
+    """Raise ``UserError`` where a setting (or a part of one) is above its bound or NaN; None is not checked."""
     for name, high in highs.items():
         for value in _values(settings, name):
             if not value <= high:

@@ -3,7 +3,7 @@
 Every process runs the same program with the same seed. They divide the images of each simulation (``share``) and
 add up the counts (``total``): integers, so that the result does not depend on how many processes there are. Only
 process 0 touches the run's folder; the others work in a folder of their own, which starts as a copy of what there
-is to go on from and is thrown away (``workplace``). What one of them cannot do ends all (``together``).
+is to go on from and is thrown away (``workplace``). If one process fails, all stop (``together``).
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,8 +20,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxsnn.cli.options import HostOptions
 from jaxsnn.errors import UserError
+from jaxsnn.runtime.marks import Unrecorded
 
 PATIENCE = 30
 """Seconds that a process which is done waits for the others."""
@@ -36,6 +37,20 @@ class Lost(UserError):
 
 class Agreed(UserError):
     """What ends all processes, and all of them know it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostOptions:
+    """The options of a command that several processes can run together."""
+
+    distributed: Unrecorded[bool] = False
+    """Join the other processes of this job: Slurm, a TPU slice, Open MPI or Kubernetes say which they are."""
+    coordinator: Unrecorded[str | None] = None
+    """HOST:PORT of process 0, where nothing says so; with --processes and --process-id."""
+    processes: Unrecorded[int | None] = None
+    """How many processes there are."""
+    process_id: Unrecorded[int | None] = None
+    """Which of them this is, from 0."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from jaxsnn.simulation.observables import Observables
 Term = Callable[[Observables], dict[str, np.ndarray]]
 
 
-class Limits(NamedTuple):
+class Bounds(NamedTuple):
     """Bounds (P, T) of the number of right answers once all images are simulated."""
 
     low: np.ndarray
@@ -28,7 +28,7 @@ class Bounded(Protocol):
 
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]: ...
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         """The least (P,) that the term can come to over ``images`` images, given what was observed so far.
 
         Nothing may be: ``observed.images`` is 0 then.
@@ -67,8 +67,8 @@ class AccuracyLatency:
             "accuracy": self.gamma * (1 - accuracy[:, -1]),
         }
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        low, high = limits.low / images, limits.high / images
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
+        low, high = bounds.low / images, bounds.high / images
         steepest = (high[:, 2:] - low[:, :-2]).max(-1, initial=0) / 2
         ends = np.maximum(high[:, 1] - low[:, 0], high[:, -1] - low[:, -2])
         # a gradient cannot exceed 1 either, and J is at least 1
@@ -89,8 +89,8 @@ class Area:
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"area": self.weight * (1 - observed.accuracy).sum(-1)}
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
-        return self.weight * (1 - limits.high / images).sum(-1)
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
+        return self.weight * (1 - bounds.high / images).sum(-1)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Limit:
             raise UserError("the limit's cost needs observables with limit_correct")
         return {"limit": self.weight * (1 - observed.limit_correct / observed.limit_images)}
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(observed)["limit"]
 
 
@@ -122,7 +122,7 @@ class Spikes:
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"spikes": self.weight * observed.spikes.sum(-1) / observed.images / 1e3}
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(replace(observed, images=images))["spikes"]
 
 
@@ -135,7 +135,7 @@ class SynapticOperations:
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"synops": self.weight * observed.synops.sum(-1) / observed.images / 1e6}
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(replace(observed, images=images))["synops"]
 
 
@@ -148,7 +148,7 @@ class Energy:
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         return {"energy": self.weight * observed.synops.sum(-1) / observed.images * PICOJOULE_PER_ADD * 1e-6}
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(replace(observed, images=images))["energy"]
 
 
@@ -164,7 +164,7 @@ class PeakActivity:
         share = observed.spikes / (observed.images * steps * np.asarray(self.neurons))
         return {"peak": self.weight * share.max(-1)}
 
-    def lower(self, observed: Observables, limits: Limits, images: int) -> np.ndarray:
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(replace(observed, images=images))["peak"]
 
 

@@ -31,12 +31,16 @@ LEADERS = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """A search vector (D,) with its ``cost``, the cost's ``parts`` and its ``accuracy`` (T,) on the subset."""
+    """A search vector (D,) with its ``cost``, the cost's ``parts`` and its ``accuracy`` (T,) on the subset.
+
+    ``genes`` are what the vector stands for, one candidate; None in a checkpoint, which does not hold them.
+    """
 
     vector: np.ndarray
     cost: float
     parts: dict[str, float]
     accuracy: np.ndarray
+    genes: Genes | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Racing:
 
 @dataclass(frozen=True)
 class Generation:
-    """What one generation did; only reported.
+    """What one generation did; checkpoints hold it.
 
     Attributes:
         number: 0 is the initial population.
@@ -97,16 +101,24 @@ def subsets(labels: np.ndarray, size: int, mode: str, seed: int, first: int = 0)
 
 
 def score(
-    vectors: np.ndarray, observed: Observables, terms: Sequence[Term], finished: np.ndarray | None = None
+    vectors: np.ndarray,
+    genes: Genes,
+    observed: Observables,
+    terms: Sequence[Term],
+    finished: np.ndarray | None = None,
 ) -> tuple[Candidate, ...]:
-    """Search vectors (P, D) with their costs; NaN, and what has not ``finished`` (P,), costs +inf."""
+    """Search vectors (P, D), and the genes they stand for, with their costs.
+
+    NaN, and what has not ``finished`` (P,), costs +inf.
+    """
     with np.errstate(invalid="ignore"):  # a race can end before the first image
         accuracy, named = observed.accuracy, parts(terms, observed)
     cost = np.nan_to_num(total(named), nan=np.inf, posinf=np.inf)
     if finished is not None:
         cost = np.where(finished, cost, np.inf)
     pieces = [{name: float(value[i]) for name, value in named.items()} for i in range(len(vectors))]
-    return tuple(Candidate(*row) for row in zip(vectors, cost.tolist(), pieces, accuracy))
+    each = [genes.candidate(i) for i in range(len(vectors))]
+    return tuple(Candidate(*row) for row in zip(vectors, cost.tolist(), pieces, accuracy, each))
 
 
 def select(
@@ -117,7 +129,8 @@ def select(
     The lowest of many noisy costs is lucky as well as good; more images tell which.
     """
     vectors = np.stack([leader.vector for leader in leaders])
-    return tuple(sorted(score(vectors, evaluate(codec.decode(vectors), indices), terms), key=lambda c: c.cost))
+    genes = codec.decode(vectors)
+    return tuple(sorted(score(vectors, genes, evaluate(genes, indices), terms), key=lambda c: c.cost))
 
 
 def evolve(
@@ -131,12 +144,12 @@ def evolve(
     resample: bool = False,
     racing: Racing | None = None,
     keep: int = LEADERS,
-    behind: Generation | None = None,
+    after: Generation | None = None,
 ) -> Iterator[tuple[Generation, Any]]:
     """Run the search, one generation a step; the caller may stop after any.
 
     Args:
-        state: the engine's, from ``engine.init``, or what was yielded with ``behind``.
+        state: the engine's, from ``engine.init``, or what was yielded with ``after``.
         evaluations: of trials, the initial population among them: generations follow while enough are left for
             one, however many candidates an engine asks for, and until the engine has converged. A parent that is
             scored again is not counted here.
@@ -144,18 +157,18 @@ def evolve(
         racing: stop evaluating trials that are losing; needs an engine with greedy selection (differential
             evolution), which asks no more of a loser's cost than that it is higher.
         keep: number of leaders.
-        behind: go on behind this generation, which an earlier call yielded; ``subset`` begins with the next one's.
+        after: resume after this generation, which an earlier call yielded; ``subset`` begins with the next one's.
 
     Yields:
-        what the generation did, and the engine's state behind it.
+        what the generation did, and the engine's state after it.
     """
     leaders: tuple[Candidate, ...] = ()
     asked = rescored = images = first = 0
-    if behind is not None:
-        if behind.last:
+    if after is not None:
+        if after.last:
             return
-        leaders, rescored, images = behind.leaders, behind.rescored, behind.image_evaluations
-        asked, first = behind.evaluations - rescored, behind.number + 1
+        leaders, rescored, images = after.leaders, after.rescored, after.image_evaluations
+        asked, first = after.evaluations - rescored, after.number + 1
     for number in itertools.count(first):
         started = time.perf_counter()
         indices = next(subset)
@@ -166,21 +179,23 @@ def evolve(
         scored: tuple[Candidate, ...] = ()
         if resample and number:
             parents = np.asarray(engine.parents(state), np.float64)
-            scored = score(parents, evaluate(codec.decode(parents), indices), terms)
+            genes = codec.decode(parents)
+            scored = score(parents, genes, evaluate(genes, indices), terms)
             state = engine.rescore(state, np.array([parent.cost for parent in scored]))
             rescored += len(parents)
             images += len(parents) * len(indices)
+        genes = codec.decode(candidates)
         if racing is None or number == 0:
-            trials = score(candidates, evaluate(codec.decode(candidates), indices), terms)
+            trials = score(candidates, genes, evaluate(genes, indices), terms)
             images += len(candidates) * len(indices)
         else:
             rivals = np.asarray(engine.costs(state), np.float64)
             if not resample:  # a trial that its own parent beats can still be a leader
                 rivals = np.maximum(rivals, leaders[keep - 1].cost if len(leaders) >= keep else np.inf)
             observed, finished, used = race(
-                evaluate, codec.decode(candidates), indices, rivals, terms, racing.blocks, racing.confidence
+                evaluate, genes, indices, rivals, terms, racing.blocks, racing.confidence
             )
-            trials = score(candidates, observed, terms, finished)
+            trials = score(candidates, genes, observed, terms, finished)
             images += used
         asked += len(candidates)
         state = engine.tell(state, candidates, np.array([trial.cost for trial in trials]))

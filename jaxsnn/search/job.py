@@ -1,44 +1,174 @@
-"""Settings made into a search: engine, search vector, and the generations they run."""
+"""Settings made into a search: vector, engine and objective, the generations they run, the final selection."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+import data
 import evo
 from jaxsnn.analysis.latency import latency
-from jaxsnn.conversion.calibration import Calibration
+from jaxsnn.conversion.calibration import Calibration, calibrate
 from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import SNN, check_genes
+from jaxsnn.runtime.checks import named
 from jaxsnn.search.checkpoint import Checkpoint
-from jaxsnn.search.evolve import Generation, Racing, evolve, subsets
+from jaxsnn.search.cost import Term
+from jaxsnn.search.evolve import Candidate, Generation, Racing, evolve, select, subsets
 from jaxsnn.search.objective import Objective
-from jaxsnn.search.settings import OptimizeConfig, views
+from jaxsnn.search.settings import SearchSettings
 from jaxsnn.search.space import Codec
+from jaxsnn.simulation.plan import Plan
+
+WITH_STRATEGIES = ("scipy", "evosax", "jax")
+"""Engines that know DE's strategies, mutation and crossover."""
 
 
-def evaluations_of(config: OptimizeConfig) -> int:
-    """Evaluations that the search may spend: P (G + 1), also where the population shrinks on the way."""
-    return config.population * (config.generations + 1)
+def make_codec(settings: SearchSettings, calibration: Calibration) -> Codec:
+    """The search vector of these settings."""
+    return Codec(
+        calibration,
+        settings.space,
+        settings.percentile,
+        settings.std,
+        settings.low,
+        settings.high,
+        tuple(settings.search),
+        settings.v0,
+        settings.leak,
+    )
 
 
-def make_engine(config: OptimizeConfig, codec: Codec) -> evo.Engine:
+def make_engine(settings: SearchSettings, codec: Codec) -> evo.Engine:
     """The engine, its initial population N(mean, std^2) with the baseline as one of its members."""
-    if config.strategy and config.engine not in ("scipy", "evosax", "jax"):
-        raise UserError(f"--strategy is for the engines scipy, evosax and jax; {config.engine} has none")
-    options = {"strategy": config.strategy}
-    if config.engine in ("scipy", "evosax", "jax"):
-        options |= {"mutation": config.mutation, "crossover": config.crossover}
-    if config.engine == "lshade":
-        options |= {"evaluations": evaluations_of(config)}
+    if settings.strategy and settings.engine not in WITH_STRATEGIES:
+        raise UserError(
+            f"{named(settings, 'strategy')} is for the engines scipy, evosax and jax; {settings.engine} has none"
+        )
+    options: dict[str, Any] = {"strategy": settings.strategy}
+    if settings.engine in WITH_STRATEGIES:
+        options |= {"mutation": settings.mutation, "crossover": settings.crossover}
+    if settings.engine == "lshade":
+        options |= {"evaluations": settings.evaluations}
     low, high, mean, std = (codec.spread(name) for name in ("low", "high", "mean", "std"))
     try:
         return evo.make_engine(
-            config.engine, low, high, config.population, mean=mean, std=std, tol=config.tol, **options
+            settings.engine, low, high, settings.population, mean=mean, std=std, tol=settings.tol, **options
         )
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Job:
+    """A search that is ready to run, on the training images of ``labels``."""
+
+    settings: SearchSettings
+    codec: Codec
+    engine: evo.Engine
+    objective: Objective
+    labels: np.ndarray
+
+    def start(self) -> Any:
+        """The engine's state before the first generation."""
+        return self.engine.init(self.settings.seed)
+
+    def generations(self, state: Any, after: Generation | None = None) -> Iterator[tuple[Generation, Any]]:
+        """Algorithm 1, one generation a step, with the engine's state after each.
+
+        The search starts from ``state``, which followed generation ``after`` (None: a new search).
+        """
+        settings, views = self.settings, self.settings.views
+        if after is not None:
+            after = replace(after, image_evaluations=after.image_evaluations // views)
+        first = 0 if after is None else after.number + 1
+        steps = evolve(
+            self.engine,
+            state,
+            self.codec,
+            self.objective.terms,
+            self.objective,
+            subsets(self.labels, settings.images, settings.subset, settings.seed, first),
+            settings.evaluations,
+            resample=settings.subset == "resample",
+            racing=None if settings.race is None else Racing(confidence=settings.race),
+            keep=settings.finalists,
+            after=after,
+        )
+        for generation, state in steps:
+            yield replace(generation, image_evaluations=generation.image_evaluations * views), state
+
+    def last(self) -> Generation:
+        """The last generation of a new search."""
+        *_, (generation, _) = self.generations(self.start())
+        return generation
+
+    @property
+    def final_images(self) -> int:
+        """Training images on which the finalists are compared."""
+        return min(self.settings.final_images, len(self.labels))
+
+    def final(self, generation: Generation) -> tuple[tuple[Candidate, ...], int]:
+        """The finalists after the last generation, the best first, and the candidates x images that took."""
+        leaders = generation.leaders[: self.settings.finalists]
+        if len(leaders) < 2:
+            return leaders, 0
+        indices = next(subsets(self.labels, self.final_images, "fixed", self.settings.seed + 1))
+        leaders = select(leaders, self.codec, self.objective.terms, self.objective, indices)
+        return leaders, len(leaders) * self.final_images * self.settings.views
+
+    def restored(self, saved: Checkpoint) -> tuple[Generation, Any]:
+        """The generation and the engine's state in a checkpoint; the objective gets its memory back.
+
+        Raises:
+            UserError: what it holds does not fit this search.
+        """
+        low, high = self.codec.spread("low"), self.codec.spread("high")
+        steps, generation = self.settings.timesteps, saved.generation
+        try:
+            for leader in generation.leaders:
+                if (
+                    leader.vector.shape != low.shape
+                    or not ((low <= leader.vector) & (leader.vector <= high)).all()
+                ):
+                    raise ValueError("its leaders are not in the search's bounds")
+                if leader.accuracy.shape != (steps,):
+                    raise ValueError(f"its leaders have {len(leader.accuracy)} timesteps, expected {steps}")
+            self.objective.remember(saved.objective)
+            state = evo.state_from(self.engine, saved.engine)
+        except ValueError as error:
+            raise UserError(
+                f"the checkpoint of generation {generation.number} is not this run's: {error}"
+            ) from error
+        leaders = (replace(one, genes=self.codec.decode(one.vector[None])) for one in generation.leaders)
+        return replace(generation, leaders=tuple(leaders)), state
+
+
+def make_job(
+    settings: SearchSettings,
+    snn: SNN,
+    train: data.Dataset,
+    calibration: Calibration,
+    *,
+    plan: Plan = Plan(),
+    terms: Sequence[Term] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Job:
+    """The search of a converted network's genes on the images of ``train``.
+
+    Args:
+        terms: of the cost, instead of those that the settings give a weight.
+        progress: called with the candidates x images that have just been simulated.
+
+    Raises:
+        UserError: settings that contradict each other or do not fit the network or the images.
+    """
+    codec = make_codec(settings, calibration)
+    check_genes(snn.network, codec.baseline())
+    objective = Objective(settings, snn, train, plan=plan, terms=terms, progress=progress)
+    return Job(settings, codec, make_engine(settings, codec), objective, train.labels)
 
 
 def history_row(generation: Generation, target: float) -> dict:
@@ -58,81 +188,7 @@ def history_row(generation: Generation, target: float) -> dict:
     }
 
 
-def generations(
-    config: OptimizeConfig, codec: Codec, objective: Objective, labels: np.ndarray
-) -> Iterator[Generation]:
-    """Algorithm 1 with a resolved configuration, one generation a step; ``labels`` are the training set's."""
-    engine = make_engine(config, codec)
-    return (g for g, _ in search_steps(config, codec, objective, labels, engine, engine.init(config.seed)))
-
-
-def search_steps(
-    config: OptimizeConfig,
-    codec: Codec,
-    objective: Objective,
-    labels: np.ndarray,
-    engine: evo.Engine,
-    state: Any,
-    behind: Generation | None = None,
-) -> Iterator[tuple[Generation, Any]]:
-    """``generations`` with the engine's state behind each, from ``state`` on, which stands ``behind`` that one."""
-    simulated = views(config)
-    if behind is not None:
-        behind = replace(behind, image_evaluations=behind.image_evaluations // simulated)
-    first = 0 if behind is None else behind.number + 1
-    subset = subsets(labels, config.images, config.subset, config.seed, first)
-    steps = evolve(
-        engine,
-        state,
-        codec,
-        objective.terms,
-        objective,
-        subset,
-        evaluations_of(config),
-        resample=config.subset == "resample",
-        racing=None if config.race is None else Racing(confidence=config.race),
-        keep=config.finalists,
-        behind=behind,
-    )
-    return (
-        (replace(generation, image_evaluations=generation.image_evaluations * simulated), state)
-        for generation, state in steps
-    )
-
-
-def restored(
-    saved: Checkpoint, config: OptimizeConfig, codec: Codec, objective: Objective, engine: evo.Engine
-) -> Any:
-    """The engine's state in a checkpoint; the objective gets its memory back.
-
-    Raises:
-        UserError: what it holds does not fit this run.
-    """
-    low, high = codec.spread("low"), codec.spread("high")
-    try:
-        for leader in saved.generation.leaders:
-            if leader.vector.shape != low.shape or not ((low <= leader.vector) & (leader.vector <= high)).all():
-                raise ValueError("its leaders are not in the search's bounds")
-            if leader.accuracy.shape != (config.timesteps,):
-                raise ValueError(f"its leaders have {len(leader.accuracy)} timesteps, expected {config.timesteps}")
-        objective.remember(saved.objective)
-        return evo.state_from(engine, saved.engine)
-    except ValueError as error:
-        raise UserError(
-            f"the checkpoint of generation {saved.generation.number} is not this run's: {error}"
-        ) from error
-
-
-def make_codec(config: OptimizeConfig, calibration: Calibration) -> Codec:
-    """The search vector of this configuration."""
-    return Codec(
-        calibration,
-        config.space,
-        config.percentile,
-        config.std,
-        config.low,
-        config.high,
-        tuple(config.search),
-        config.v0,
-        config.leak,
-    )
+def calibrated_on(settings: SearchSettings, snn: SNN, train: data.Dataset) -> Calibration:
+    """The percentiles of the network's activations on the settings' calibration images."""
+    subset = next(subsets(train.labels, settings.calibration_images, "fixed", 0))
+    return calibrate(snn.network, snn.params, train.images[subset])

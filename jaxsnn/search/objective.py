@@ -9,67 +9,75 @@ import numpy as np
 import data
 from jaxsnn.analysis.adversarial import AttackedImages, ann_victim
 from jaxsnn.networks.description import Network, layer_shapes
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.spiking import SNN, Genes
 from jaxsnn.search import cost
-from jaxsnn.search.settings import OptimizeConfig, attack_in
+from jaxsnn.search.settings import SearchSettings
 from jaxsnn.simulation.clipped_ann import limit_correct
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
 
 
-def cost_terms(config: OptimizeConfig, network: Network) -> list[cost.Term]:
+def cost_terms(settings: SearchSettings, network: Network) -> list[cost.Term]:
     """Eq. 11 and the terms that have a weight."""
     neurons = tuple(int(np.prod(shape)) for shape in layer_shapes(network)[:-1])
     extra = [
-        (config.area, lambda weight: cost.Area(weight)),
-        (config.limit, lambda weight: cost.Limit(weight)),
-        (config.spike_weight, lambda weight: cost.Spikes(weight)),
-        (config.synop_weight, lambda weight: cost.SynapticOperations(weight)),
-        (config.energy_weight, lambda weight: cost.Energy(weight)),
-        (config.peak_weight, lambda weight: cost.PeakActivity(weight, neurons)),
+        (settings.area, lambda weight: cost.Area(weight)),
+        (settings.limit, lambda weight: cost.Limit(weight)),
+        (settings.spike_weight, lambda weight: cost.Spikes(weight)),
+        (settings.synop_weight, lambda weight: cost.SynapticOperations(weight)),
+        (settings.energy_weight, lambda weight: cost.Energy(weight)),
+        (settings.peak_weight, lambda weight: cost.PeakActivity(weight, neurons)),
     ]
-    first = cost.AccuracyLatency(config.alpha, config.beta, config.gamma)
+    first = cost.AccuracyLatency(settings.alpha, settings.beta, settings.gamma)
     return [first, *(make(weight) for weight, make in extra if weight)]
 
 
-def search_plan(config: OptimizeConfig) -> Plan:
-    """How to simulate; where the population shrinks, groups of one size keep the compiled shape."""
-    return config.plan(group=4 if config.race is not None or config.engine == "lshade" else None)
+def search_plan(settings: SearchSettings, plan: Plan) -> Plan:
+    """The plan of a search: where the population shrinks, groups of one size keep the compiled shape."""
+    return replace(plan, group=4 if settings.race is not None or settings.engine == "lshade" else plan.group)
 
 
 class Objective:
-    """What the search minimises: a configuration's cost of genes on training images.
+    """What the search minimises: the cost of genes on training images.
 
     With an attack, ``attacked`` holds the attacked images, each crafted once on the ANN.
     """
 
-    def __init__(self, config: OptimizeConfig, snn: SNN, train: data.Dataset, progress=None):
-        """``progress`` is called with the candidates x images that have just been simulated."""
-        self.terms = cost_terms(config, snn.network)
+    def __init__(
+        self,
+        settings: SearchSettings,
+        snn: SNN,
+        train: data.Dataset,
+        *,
+        plan: Plan = Plan(),
+        terms: Sequence[cost.Term] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ):
+        """``terms`` of the cost: those of the settings, unless given; ``limit`` counts with the former alone.
+
+        ``progress`` is called with the candidates x images that have just been simulated.
+        """
+        self.terms = cost_terms(settings, snn.network) if terms is None else list(terms)
+        plan = search_plan(settings, plan)
         self._observe = functools.partial(
-            observe,
-            snn,
-            timesteps=config.timesteps,
-            dynamics=Dynamics(config.comparison, config.delay),
-            plan=search_plan(config),
-            progress=progress,
+            observe, snn, timesteps=settings.timesteps, dynamics=settings.dynamics, plan=plan, progress=progress
         )
-        self._timesteps = config.timesteps
+        self._timesteps = settings.timesteps
         self._snn = snn
         self._train = train
         # one compiled shape, however many candidates are new
-        plan = search_plan(config)
-        self._limit_plan = replace(plan, group=plan.group or config.population)
+        self._limit_plan = replace(plan, group=plan.group or settings.population)
         self._limit_known: dict[tuple[bool, bytes], int] = {}
         self.limit_passes = 0
-        attack = attack_in(config)
-        self._mix = config.attack_mix
+        attack = settings.attack_used
+        self._mix = settings.attack_mix
         self.attacked = (
             None if attack is None else AttackedImages(ann_victim(snn), attack, train.images, train.labels)
         )
-        count = min(config.limit_images, len(train)) if config.limit else 0
-        self._limit = data.balanced(train.labels, count, config.seed, "the training split") if count else None
+        wanted = any(isinstance(term, cost.Limit) for term in self.terms)
+        count = min(settings.limit_images, len(train)) if wanted else 0
+        self._limit = data.balanced(train.labels, count, settings.seed, "the training split") if count else None
 
     @property
     def gradient_passes(self) -> int:
@@ -129,7 +137,7 @@ class Objective:
         if self._mix == "attacked":
             return attacked
         clean = self._view(genes, indices, self._train.images.__getitem__)
-        return union(clean, attacked) if self._mix == "both" else worse(self.terms, clean, attacked)
+        return clean + attacked if self._mix == "both" else worse(self.terms, clean, attacked)
 
     def _view(
         self, genes: Genes, indices: np.ndarray, images_at: Callable[[np.ndarray], np.ndarray]
@@ -156,18 +164,6 @@ class Objective:
             self._limit_known |= {keys[row]: int(count) for row, count in zip(new, right)}
             self.limit_passes += len(new) * len(labels)
         return np.array([self._limit_known[key] for key in keys])
-
-
-def union(clean: Observables, attacked: Observables) -> Observables:
-    """Counts over the images of both, those of the limit included."""
-    both = clean + attacked
-    if clean.limit_correct is None or attacked.limit_correct is None:
-        return both
-    return replace(
-        both,
-        limit_correct=clean.limit_correct + attacked.limit_correct,
-        limit_images=clean.limit_images + attacked.limit_images,
-    )
 
 
 def worse(terms: Sequence[cost.Term], clean: Observables, attacked: Observables) -> Observables:

@@ -6,69 +6,70 @@ eq. 17: 3,000 for CIFAR, about 1,200 under attack, 5,000 for ImageNet. Its VGG11
 """
 
 import difflib
-from dataclasses import dataclass
+from typing import Any
 
 from jaxsnn.errors import UserError
+from jaxsnn.search.settings import SearchSettings
+
+DEMO_TEST_TIMESTEPS = 60
+PAPER_TEST_TIMESTEPS = 100
+"""Timesteps of the comparison on test images."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """alpha, beta, gamma, percentile, std, population P and generations G as in Table I."""
+def _table_1(
+    alpha: float,
+    beta: float,
+    gamma: float,
+    percentile: float,
+    std: float,
+    population: int,
+    generations: int,
+    images: int,
+    attack: str = "none",
+) -> SearchSettings:
+    """A row of Table I: eq. 11 alone, on 100 timesteps."""
+    return SearchSettings(
+        alpha=alpha,
+        beta=beta,
+        gamma=gamma,
+        area=0.0,
+        limit=0.0,
+        limit_images=2000,
+        percentile=percentile,
+        std=std,
+        population=population,
+        generations=generations,
+        images=images,
+        timesteps=100,
+        final_images=5000,
+        low=0.2,
+        high=2.0,
+        tol=0.01,
+        attack=attack,
+    )
 
-    alpha: float
-    beta: float
-    gamma: float
-    percentile: float
-    std: float
-    population: int
-    generations: int
-    images: int
-    timesteps: int = 100
-    test_timesteps: int = 100
-    area: float = 0.0
-    limit: float = 0.0
-    limit_images: int = 2000
-    tol: float = 0.01
-    low: float = 0.2
-    high: float = 2.0
-    finalists: int = 4
-    final_images: int = 5000
-    attack: str = "none"
 
-
-PRESETS = {
-    "demo": Preset(
-        alpha=1,
-        beta=10,
-        gamma=100,
-        percentile=99.7,
-        std=0.15,
-        population=12,
-        generations=12,
-        images=80,
-        timesteps=34,
-        test_timesteps=60,
-        area=1,
-        limit=1500,
-        limit_images=1500,
-        final_images=300,
-        tol=0,
-        low=0.3,
-        high=1.5,
-    ),
-    "cifar10": Preset(1, 10, 500, 99.7, 0.15, 25, 26, 3000),
-    "cifar100-vgg15": Preset(1, 40, 20, 99.7, 0.15, 25, 27, 3000),
-    "cifar100-vgg11": Preset(0.7, 60, 200, 99.7, 0.13, 35, 8, 3000),
-    "imagenet": Preset(1, 70, 110, 99.8, 0.13, 20, 6, 5000),
-    "cifar10-attack": Preset(1, 2, 60, 99.7, 0.25, 25, 22, 1200, attack="fgsm"),
-    "cifar100-attack": Preset(1, 2, 60, 99.7, 0.25, 25, 24, 1200, attack="fgsm"),
+PRESETS: dict[str, SearchSettings] = {
+    "demo": SearchSettings(),
+    "cifar10": _table_1(1, 10, 500, 99.7, 0.15, 25, 26, 3000),
+    "cifar100-vgg15": _table_1(1, 40, 20, 99.7, 0.15, 25, 27, 3000),
+    "cifar100-vgg11": _table_1(0.7, 60, 200, 99.7, 0.13, 35, 8, 3000),
+    "imagenet": _table_1(1, 70, 110, 99.8, 0.13, 20, 6, 5000),
+    "cifar10-attack": _table_1(1, 2, 60, 99.7, 0.25, 25, 22, 1200, attack="fgsm"),
+    "cifar100-attack": _table_1(1, 2, 60, 99.7, 0.25, 25, 24, 1200, attack="fgsm"),
 }
 
 
-def preset(name: str) -> Preset:
-    """The preset called ``name``; raises ``UserError`` with the near matches."""
+def preset(name: str) -> SearchSettings:
+    """The settings called ``name``; raises ``UserError`` with the near matches."""
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise UserError(f"unknown preset {name!r}: {hint}the presets are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """What a preset sets in a command's options: its settings, and the timesteps of the comparison."""
+    steps = DEMO_TEST_TIMESTEPS if name == "demo" else PAPER_TEST_TIMESTEPS
+    return vars(preset(name)) | {"test_timesteps": steps}

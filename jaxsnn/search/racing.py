@@ -1,6 +1,6 @@
 """Racing: a trial that can no longer beat its rival is not evaluated on the remaining images.
 
-Images are simulated block by block. Behind each block, limits on the number of images that a candidate will have
+Images are simulated block by block. After each block, limits on the number of images that a candidate will have
 right at each step turn into a lower bound of its cost; once that lies above the rival's, the candidate is out.
 
 The accuracy as T goes to infinity (``cost.Limit``) has images of its own and is known before the first block, so
@@ -19,22 +19,22 @@ from statistics import NormalDist
 import numpy as np
 
 from jaxsnn.networks.spiking import Genes
-from jaxsnn.search.cost import Bounded, Limit, Limits
+from jaxsnn.search.cost import Bounded, Bounds, Limit
 from jaxsnn.simulation.observables import Observables
 
 
-def limits(observed: Observables, images: int, confidence: float) -> Limits:
+def bounds(observed: Observables, images: int, confidence: float) -> Bounds:
     """Lowest and highest number of right answers after all ``images``, from those counted so far, (P, T) each."""
     seen, right = observed.images, observed.correct
     rest = images - seen
     if confidence == 1 or not seen:
-        return Limits(right, right + rest)
+        return Bounds(right, right + rest)
     share = right / seen
     # an accuracy of 0 or 1 on a few images proves nothing: one more image on each side (Laplace)
     smooth = (right + 1) / (seen + 2)
     slack = NormalDist().inv_cdf(confidence) * images * np.sqrt(smooth * (1 - smooth) / seen * rest / images)
     expected = right + share * rest
-    return Limits(np.maximum(right, expected - slack), np.minimum(right + rest, expected + slack))
+    return Bounds(np.maximum(right, expected - slack), np.minimum(right + rest, expected + slack))
 
 
 def race(
@@ -60,11 +60,11 @@ def race(
     if any(isinstance(term, Limit) for term in terms):
         parts = [indices[:0], *parts]
     for block in parts:
-        part = evaluate(Genes(*(None if g is None else g[alive] for g in genes)), block)
+        part = evaluate(genes.map(lambda gene, rows=alive: gene[rows]), block)
         used += len(alive) * len(block)
         whole = _scatter(part, alive, len(rivals))
         total = whole if total is None else _add(total, whole)
-        bound = sum(term.lower(total, limits(total, len(indices), confidence), len(indices)) for term in terms)
+        bound = sum(term.lower(total, bounds(total, len(indices), confidence), len(indices)) for term in terms)
         # the bound adds up in another order than the cost: a rounding must not put out a candidate that ties
         alive = alive[bound[alive] * (1 - 1e-12) <= rivals[alive]]
         if not len(alive):
@@ -76,7 +76,8 @@ def race(
 
 def _add(total: Observables, part: Observables) -> Observables:
     """Counts over the images of both; the limit's images are the same each time, and ``total`` counted them."""
-    return replace(total + part, limit_correct=total.limit_correct, limit_images=total.limit_images)
+    both = replace(total, limit_correct=None) + replace(part, limit_correct=None)
+    return replace(both, limit_correct=total.limit_correct, limit_images=total.limit_images)
 
 
 def _scatter(part: Observables, rows: np.ndarray, count: int) -> Observables:

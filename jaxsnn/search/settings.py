@@ -1,90 +1,67 @@
-"""What jaxsnn.optimize can be told, and what is checked before it starts."""
+"""What the result of a search depends on, and what is checked before it starts."""
 
 import types
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-
-import tyro
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from jaxsnn.analysis.adversarial import Attack, attack_of
-from jaxsnn.cli.options import HostOptions, PlanOptions
 from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import Dynamics
+from jaxsnn.runtime.checks import at_least, at_most, in_range, named
 from jaxsnn.search.evolve import LEADERS
-from jaxsnn.search.presets import preset
 
-Preset = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the preset's)")]
+MOST = 10_000
+"""Candidates, and timesteps: what a configuration declares is allocated."""
+WEIGHTS = (
+    "alpha",
+    "beta",
+    "gamma",
+    "area",
+    "limit",
+    "spike_weight",
+    "synop_weight",
+    "energy_weight",
+    "peak_weight",
+)
+"""Settings that weigh the parts of the cost."""
 
 
-PresetFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: the preset's)")]
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """Everything that a search's result depends on, beside the network, the images and the arithmetic.
 
-
-@dataclass(frozen=True)
-class OptimizeConfig(HostOptions, PlanOptions):
-    """Search the thresholds of a converted spiking network with differential evolution.
-
-    Without arguments: the embedded network on the embedded CIFAR-10 images, in under a minute on two cores. The
-    result is a table, and a folder with the thresholds, the curves and figures. Ctrl-C stops after the current
-    generation and still reports what was found. SIGTERM saves and leaves; --resume goes on, also after a crash,
-    with the same result as if nothing had happened.
+    The defaults are those of the demonstration; ``jaxsnn.search.presets`` holds the rows of the paper's Table I.
     """
 
-    preset: str = "demo"
-    """demo, or a row of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack,
-    cifar100-attack."""
-    weights: Path | None = None
-    """Trained ANN: a .safetensors file of jaxsnn.train, or a PyTorch state_dict (.pt, .pth) or plain .safetensors
-    file, which jaxsnn.import_weights checks first; default: the embedded network."""
-    network: str | None = None
-    """Network of a file that does not describe it: an architecture by name, or a description, FILE.json."""
-    data: str = "embedded"
-    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
-    data_dir: Path | None = None
-    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
-    out: Path | None = None
-    """Folder of the run; default runs/<preset>-<time>. One that holds this run, unfinished, is gone on with."""
-    resume: Path | None = None
-    """Go on with the run in this folder, with the settings it was started with; only where and how it computes can
-    be given again: --weights, --data-dir, --rows, --block, --memory-limit, --mesh, --threads, --checkpoint-every,
-    --tensorboard, and the other processes."""
-    checkpoint_every: float = 0.0
-    """Seconds between two checkpoints, from which an interrupted run goes on; default: one behind every
-    generation."""
-    tensorboard: bool = False
-    """Also write every generation's scalars into the run's folder for TensorBoard (pip install tensorboard)."""
     seed: int = 0
-
-    population: Preset = None
+    population: int = 12
     """Number of candidates P, at least 4."""
-    generations: Preset = None
-    """Generations behind the initial population, at most."""
-    images: Preset = None
+    generations: int = 12
+    """Generations after the initial population, at most."""
+    images: int = 80
     """Training images that a candidate is evaluated on."""
-    timesteps: Preset = None
+    timesteps: int = 34
     """Timesteps T of the search, layer delay included."""
-    test_timesteps: Preset = None
-    """Timesteps of the final comparison on the test images."""
-    test_images: int | None = None
-    """Test images of the final comparison; default: all."""
-    finalists: Preset = None
+    finalists: int = 4
     """Best candidates that are compared again at the end on more training images, up to 8; 1 for none."""
-    final_images: Preset = None
+    final_images: int = 300
     """Training images of that comparison, at most as many as there are."""
     calibration_images: int = 500
     """Training images from which the percentiles are read."""
 
-    alpha: PresetFloat = None
+    alpha: float = 1.0
     """Weight of the step of steepest accuracy gain, eq. 11."""
-    beta: PresetFloat = None
+    beta: float = 10.0
     """Weight of 1 - that slope, eq. 11."""
-    gamma: PresetFloat = None
+    gamma: float = 100.0
     """Weight of 1 - the final accuracy, eq. 11."""
-    area: PresetFloat = None
+    area: float = 1.0
     """Weight of the area above the accuracy curve, in steps; not in the paper."""
-    limit: PresetFloat = None
+    limit: float = 1500.0
     """Weight of 1 - the accuracy as T goes to infinity, from the ANN clipped at the thresholds (eq. 6); not in the
     paper."""
-    limit_images: Preset = None
+    limit_images: int = 1500
     """Training images for that, at most as many as there are."""
     spike_weight: float = 0.0
     """Cost of a thousand spikes per image."""
@@ -95,24 +72,22 @@ class OptimizeConfig(HostOptions, PlanOptions):
     peak_weight: float = 0.0
     """Cost of one spike per neuron and step in the busiest layer."""
 
-    attack: Annotated[
-        Literal["none", "fgsm", "pgd"] | None, tyro.conf.arg(help_behavior_hint="(default: the preset's)")
-    ] = None
+    attack: Literal["none", "fgsm", "pgd"] = "none"
     """Optimise on attacked images, crafted once on the ANN: fgsm (eq. 16) or pgd (10 steps of epsilon / 4)."""
     epsilon: float = 8.0
     """Strength of the attack in grey levels, 1/255 of the pixel range."""
     attack_mix: Literal["attacked", "both", "worst"] = "attacked"
     """The cost on attacked images, on clean and attacked ones together, or the higher of the two."""
 
-    percentile: PresetFloat = None
+    percentile: float = 99.7
     """Percentile of the ANN's activations that is the baseline's threshold."""
-    std: PresetFloat = None
+    std: float = 0.15
     """Spread of the initial population around the baseline, in units of the search."""
     space: Literal["normalised", "percentile"] = "normalised"
     """Search thresholds relative to the baseline's, or percentiles."""
-    low: PresetFloat = None
+    low: float = 0.3
     """Lowest threshold, relative to the baseline's."""
-    high: PresetFloat = None
+    high: float = 1.5
     """Highest threshold, relative to the baseline's."""
     search: tuple[Literal["threshold", "v0", "leak"], ...] = ("threshold",)
     """Genes to search, one per layer each."""
@@ -129,7 +104,7 @@ class OptimizeConfig(HostOptions, PlanOptions):
     race: float | None = None
     """Stop evaluating trials that are losing at this confidence, in (0.5, 1]; 1 is exact for a fixed subset.
     Default: no racing."""
-    tol: PresetFloat = None
+    tol: float = 0.0
     """Stop when the costs' standard deviation is at most this share of their mean."""
 
     delay: Literal["layer", "none"] = "layer"
@@ -140,62 +115,78 @@ class OptimizeConfig(HostOptions, PlanOptions):
     """Initial membrane as a fraction of the threshold, where it is not searched."""
     leak: float = 1.0
     """Factor on the membrane at each step, where it is not searched."""
-    debug: bool = False
-    """Show where an error came from."""
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations that the search may spend: P (G + 1), also where the population shrinks on the way."""
+        return self.population * (self.generations + 1)
+
+    @property
+    def dynamics(self) -> Dynamics:
+        return Dynamics(self.comparison, self.delay)
+
+    @property
+    def attack_used(self) -> Attack | None:
+        """The attack, or None."""
+        return None if self.attack == "none" else attack_of(self.attack, self.epsilon)
+
+    @property
+    def views(self) -> int:
+        """How often each image of a subset is simulated: twice where it counts clean and attacked."""
+        return 1 if self.attack == "none" or self.attack_mix == "attacked" else 2
+
+    def checked(self) -> Self:
+        """The same settings; raises ``UserError`` where one is out of its range or contradicts another."""
+        counts = dict.fromkeys(("generations", "images", "finalists", "limit_images", "calibration_images"), 1)
+        at_least(self, seed=0, population=4, timesteps=2, **counts)
+        at_most(self, population=MOST, timesteps=MOST, finalists=LEADERS)
+        in_range(self, "[0, inf)", *WEIGHTS, "std", "tol")
+        in_range(self, "(0.5, 1]", "race")
+        in_range(self, "(0, 100]", "percentile")
+        in_range(self, "[0, 1)", "v0")
+        in_range(self, "(0, 1]", "leak")
+        race = named(self, "race")
+        if self.race is not None and self.views > 1:
+            raise UserError(
+                f"{race} compares right answers on one kind of image: leave it out, or "
+                f"{named(self, 'attack_mix')} {self.attack_mix}"
+            )
+        if self.race is not None and self.engine.startswith("evosax:"):
+            raise UserError(
+                f"{race} needs greedy selection, which {self.engine} does not do; leave one of them out"
+            )
+        _ = self.attack_used
+        if not 0 < self.low < 1 < self.high:
+            raise UserError(
+                f"{named(self, 'low')} {self.low} and {named(self, 'high')} {self.high} must be above 0, with 1, "
+                "the baseline, between them"
+            )
+        return self
 
 
-MOST = 10_000
-"""Candidates, and timesteps: what a configuration declares is allocated."""
-
-
-MOVABLE = (
-    "weights",
-    "data_dir",
-    "rows",
-    "block",
-    "memory_limit",
-    "mesh",
-    "threads",
-    "checkpoint_every",
-    "tensorboard",
-)
-"""Settings that say where and how, never what: they may change when a run is gone on with."""
-
-
-HOSTS = tuple(field.name for field in fields(HostOptions))
-
-
-NOT_RECORDED = ("out", "resume", "explain_plan", "debug", *HOSTS)
-"""Options that are no part of a run's configuration."""
-
-
-def to_record(config: OptimizeConfig) -> dict:
-    """The configuration as config.json holds it."""
-    values = {key: value for key, value in asdict(config).items() if key not in NOT_RECORDED}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
-
-
-def from_record(record: dict, where: Path | str) -> OptimizeConfig:
-    """The resolved configuration in config.json; settings that it does not hold have their defaults.
+def settings_in(
+    record: dict, where: Path | str, kind: type[SearchSettings], base: SearchSettings
+) -> dict[str, Any]:
+    """The fields of ``kind`` that a config.json holds; those that it does not hold have the values of ``base``.
 
     Raises:
-        UserError: a value of another type, or out of its range.
+        UserError: a value of another type.
     """
-    kinds = get_type_hints(OptimizeConfig)
+    kinds = get_type_hints(kind)
     values = {}
-    for field in fields(OptimizeConfig):
+    for field in fields(kind):
         value = record.get(field.name)
-        if value is None or field.name in NOT_RECORDED:
+        if value is None:
+            if hasattr(base, field.name):
+                values[field.name] = getattr(base, field.name)
             continue
-        if not (isinstance(value, str) if kinds[field.name] == Path | None else _is(value, kinds[field.name])):
+        wanted = kinds[field.name]
+        if not (isinstance(value, str) if wanted == Path | None else _is(value, wanted)):
             raise UserError(f"{where} does not hold a run's configuration: {field.name} is {value!r}"[:500])
-        if kinds[field.name] == Path | None:
+        if wanted == Path | None:
             value = Path(value)
         values[field.name] = tuple(value) if isinstance(value, list) else value
-    try:
-        return resolve(OptimizeConfig(**values))
-    except UserError as error:
-        raise UserError(f"{where} does not hold a run's configuration: {error}") from error
+    return values
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -213,75 +204,3 @@ def _is(value: Any, kind: Any) -> bool:
     if kind is int:
         return type(value) is int and abs(value) < 1 << 53
     return type(value) is kind
-
-
-def attack_in(config: OptimizeConfig) -> Attack | None:
-    """The attack of a resolved configuration, or None."""
-    return None if config.attack == "none" else attack_of(config.attack, config.epsilon)
-
-
-def views(config: OptimizeConfig) -> int:
-    """How often each image of a subset is simulated: twice where it counts clean and attacked."""
-    return 1 if config.attack == "none" or config.attack_mix == "attacked" else 2
-
-
-def resolve(config: OptimizeConfig) -> OptimizeConfig:
-    """The configuration with the preset's values filled in and every setting checked."""
-    chosen = asdict(preset(config.preset))
-    config = replace(config, **{k: v for k, v in chosen.items() if getattr(config, k) is None})
-    config.plan()
-    least = {
-        "seed": 0,
-        "population": 4,
-        "generations": 1,
-        "images": 1,
-        "timesteps": 2,
-        "test_timesteps": 2,
-        "finalists": 1,
-        "limit_images": 1,
-    }
-    for name, low in (least | {"calibration_images": 1}).items():
-        if getattr(config, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
-    for name in ("population", "timesteps", "test_timesteps"):
-        if getattr(config, name) > MOST:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at most {MOST}")
-    if not 0 <= config.checkpoint_every < float("inf"):
-        raise UserError(f"--checkpoint-every is {config.checkpoint_every}, expected at least 0 seconds")
-    for name in (
-        "alpha",
-        "beta",
-        "gamma",
-        "area",
-        "limit",
-        "spike_weight",
-        "synop_weight",
-        "energy_weight",
-        "peak_weight",
-    ):
-        if not 0 <= getattr(config, name) < float("inf"):
-            raise UserError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 0 and finite"
-            )
-    if config.finalists > LEADERS:
-        raise UserError(f"--finalists is {config.finalists}, expected at most {LEADERS}")
-    if config.race is not None:
-        if not 0.5 < config.race <= 1:
-            raise UserError(f"--race is {config.race}, expected in (0.5, 1]")
-        if views(config) > 1:
-            raise UserError(
-                "--race compares right answers on one kind of image: leave it out, or --attack-mix "
-                f"{config.attack_mix}"
-            )
-        if config.engine.startswith("evosax:"):
-            raise UserError(
-                f"--race needs greedy selection, which {config.engine} does not do; leave one of them out"
-            )
-    attack_in(config)
-    if not 0 < config.low < 1 < config.high:
-        raise UserError(
-            f"--low {config.low} and --high {config.high} must be above 0, with 1, the baseline, between them"
-        )
-    if not 0 <= config.v0 < 1 or not 0 < config.leak <= 1:
-        raise UserError(f"--v0 is {config.v0}, expected in [0, 1); --leak is {config.leak}, expected in (0, 1]")
-    return config

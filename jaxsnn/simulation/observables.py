@@ -32,9 +32,19 @@ class Observables:
         return self.correct / self.images
 
     def __add__(self, other: "Observables") -> "Observables":
+        """Counts over the images of both, those of the limit included.
+
+        Raises:
+            ValueError: only one of them counted at the limit.
+        """
+        limits = [part.limit_correct for part in (self, other)]
+        if (limits[0] is None) != (limits[1] is None):
+            raise ValueError("counts with and without those at the limit cannot be added up")
         return Observables(
             self.correct + other.correct,
             self.images + other.images,
             self.spikes + other.spikes,
             self.synops + other.synops,
+            None if limits[0] is None else limits[0] + limits[1],
+            self.limit_images + other.limit_images,
         )

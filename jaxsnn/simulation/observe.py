@@ -31,6 +31,7 @@ def observe(
     genes: Genes,
     images: np.ndarray,
     labels: np.ndarray,
+    *,
     timesteps: int,
     dynamics: Dynamics = Dynamics(),
     plan: Plan = Plan(),
@@ -55,6 +56,7 @@ def observe_images(
     genes: Genes,
     images: np.ndarray,
     labels: np.ndarray,
+    *,
     timesteps: int,
     dynamics: Dynamics = Dynamics(),
     plan: Plan = Plan(),
@@ -73,7 +75,7 @@ def _run(
         raise UserError(f"timesteps is {timesteps}, expected at least 1")
     if not len(images) or images.shape[1:] != snn.network.input_shape:
         raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
-    genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
+    genes = genes.map(lambda part: np.asarray(part, np.float32))
     plan = resolve(plan, snn.network)
     chunks = dense.chunks if plan.backend == "xla" else _event_chunks
     candidates, layers = genes.threshold.shape
@@ -132,7 +134,7 @@ def record(
         bool; and the scores (P, T, B, classes).
     """
     check_genes(snn.network, genes)
-    genes = Genes(*(None if part is None else np.asarray(part, np.float32) for part in genes))
+    genes = genes.map(lambda part: np.asarray(part, np.float32))
     states, spikes = _record(snn.network, dynamics, timesteps, snn.params, genes, images)
     membranes = [np.asarray(v) for v in states.membranes]
     return membranes, [np.asarray(s) > 0 for s in spikes], np.asarray(states.scores)

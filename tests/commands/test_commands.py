@@ -19,9 +19,9 @@ from jaxsnn.networks.description import ScaleNorm
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.json_format import to_json
 from jaxsnn.networks.weights import load_weights, save_weights
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.optimize import optimize as run_optimize
 from jaxsnn.search.job import history_row
-from jaxsnn.search.settings import OptimizeConfig
 from jaxsnn.train import TrainConfig, train
 from jaxsnn.training.ann import ANN
 

@@ -127,5 +127,5 @@ def test_the_snn_becomes_the_ann_as_time_grows():
     errors = [np.abs(scores[0, t - 1] / t - logits).max() / np.abs(logits).max() for t in (32, 128, 512)]
     assert errors[2] < 0.02 and errors[2] < errors[1] < errors[0]
     labels = logits.argmax(-1)
-    observed = observe(snn, Genes(theta), images, labels, 512, Dynamics(delay="none"))
+    observed = observe(snn, Genes(theta), images, labels, timesteps=512, dynamics=Dynamics(delay="none"))
     assert observed.accuracy[0, -1] == 1.0

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from jaxsnn.networks.description import shapes_of
-from jaxsnn.optimize import optimize
+from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.search import checkpoint
-from jaxsnn.search.settings import OptimizeConfig
 
 
 def random_params(network, seed=0):

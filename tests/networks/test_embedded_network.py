@@ -54,6 +54,6 @@ def test_its_accuracy_reaches_the_anns_as_time_grows(snn, thresholds):
     right = ann_right(snn.network, snn.params, test.images, test.labels)
     predicted = np.asarray(ann_forward(snn.network, snn.params, test.images)[-1].argmax(-1))
     genes, none = Genes(thresholds[None]), Dynamics(delay="none")
-    correct = observe(snn, genes, test.images, test.labels, 150, none).correct[0, -1]
+    correct = observe(snn, genes, test.images, test.labels, timesteps=150, dynamics=none).correct[0, -1]
     assert abs(correct - right.sum()) <= 2  # of 200: 1 point
-    assert observe(snn, genes, test.images, predicted, 150, none).accuracy[0, -1] > 0.95
+    assert observe(snn, genes, test.images, predicted, timesteps=150, dynamics=none).accuracy[0, -1] > 0.95

@@ -35,14 +35,13 @@ from jaxsnn.networks.description import shapes_of
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.json_format import from_json, to_json
 from jaxsnn.networks.weights import describes_network
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.records import finished_run
 from jaxsnn.records.listing import STATES, find_runs
 from jaxsnn.reports import figures
 from jaxsnn.runtime.files import read_json
 from jaxsnn.search import checkpoint
-from jaxsnn.search.job import history_row, make_codec, make_engine, restored, search_steps
-from jaxsnn.search.objective import Objective
-from jaxsnn.search.settings import OptimizeConfig, resolve
+from jaxsnn.search.job import history_row, make_job
 
 RELAXED = settings(
     max_examples=40,
@@ -272,8 +271,9 @@ def fast(datasets, monkeypatch):
         return datasets[name, split, data_dir, limit]
 
     monkeypatch.setattr(data, "load", load)
-    results = {"baseline": {}, "optimized": {}, "latency": []}
-    monkeypatch.setattr(evaluate, "compare_on_test", lambda *arguments: copy.deepcopy(results))
+    network = NetworkResult((0.5,) * 9, 0.0, 0.0)
+    result = TestResult(0.5, 5, 9, "layer", 3, network, network, (), ())
+    monkeypatch.setattr(evaluate, "compare_on_test", lambda *arguments: result)
     monkeypatch.setattr(evaluate, "comparison_table", lambda results: "")
 
 
@@ -360,19 +360,19 @@ def test_a_damaged_checkpoint_is_refused(run_folder, damage):
 @pytest.fixture(scope="module")
 def prepared(tiny):
     """A function that goes on with a run from a checkpoint, for one generation."""
-    config = resolve(config_of(tiny, None))
+    config = config_of(tiny, None).checked()
     snn, _ = load_snn(tiny)
     train = data.load("embedded", "train", limit=40)
-    codec = make_codec(config, calibrate(snn.network, snn.params, train.images))
+    calibration = calibrate(snn.network, snn.params, train.images)
     config = replace(config, images=4)
-    engine = make_engine(config, codec)
 
     def go_on(found):
-        objective = Objective(config, snn, train)
-        start = one_sentence(restored, found, config, codec, objective, engine)
+        job = make_job(config, snn, train, calibration)
+        start = one_sentence(job.restored, found)
         if start is None:
             return
-        for generation, _ in search_steps(config, codec, objective, train.labels, engine, start, found.generation):
+        after, state = start
+        for generation, _ in job.generations(state, after):
             row = history_row(generation, found.rows[0]["accuracy"])
             module._note(generation, config, [*found.rows, row])
             break

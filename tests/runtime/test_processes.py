@@ -20,8 +20,8 @@ from benchmarks.kills import outcome
 from benchmarks.scaling import free_port
 from jaxsnn.cli.options import HostOptions
 from jaxsnn.errors import UserError
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.runtime import processes
-from jaxsnn.search.settings import OptimizeConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import data
 import evo
 from benchmarks import kills
 from helpers.runs import SETTINGS, Killed, config_of, interrupted, random_params
@@ -23,13 +24,13 @@ from jaxsnn.cli import command
 from jaxsnn.errors import UserError
 from jaxsnn.networks import weights
 from jaxsnn.networks.weights import save_weights
-from jaxsnn.optimize import optimize
+from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.records import run_folder
+from jaxsnn.records.run_config import from_record, to_record
 from jaxsnn.reports import figures
 from jaxsnn.runtime.files import read_json, write_atomically
 from jaxsnn.search import checkpoint
 from jaxsnn.search.objective import Objective
-from jaxsnn.search.settings import OptimizeConfig, from_record, resolve, to_record
 
 VARIANTS = {
     "scipy, resampled": {"subset": "resample"},
@@ -160,7 +161,7 @@ def test_sigterm_saves_the_generation_and_says_how_to_go_on(every, tiny, referen
         terminate_in(patch, 2)
         optimize(config_of(tiny, folder, checkpoint_every=every))
     assert ended.value.code == 0
-    assert f"--resume {folder} goes on" in capsys.readouterr().out.replace("\n", " ")
+    assert f"--resume {folder} continues" in capsys.readouterr().out.replace("\n", " ")
     # what waited for its time is saved at once, the generation that was running at its end
     assert written == ([0, 1, 2] if every == 0 else [1, 2])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -260,7 +261,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copy, reference,
     newest, _ = checkpoint.files(copy)
     newest.write_bytes(newest.read_bytes()[:-1])
     optimize(OptimizeConfig(resume=copy))
-    assert "going on behind generation 1" in capsys.readouterr().out
+    assert "resuming after generation 1" in capsys.readouterr().out
     assert kills.outcome(copy) == reference
 
 
@@ -286,8 +287,8 @@ def test_other_data_other_weights_and_a_changed_configuration_are_refused(tiny, 
         optimize(OptimizeConfig(resume=copy, weights=other))
     assert contents(copy) == before
     with monkeypatch.context() as patch:
-        load = module.data.load
-        patch.setattr(module.data, "load", lambda *a, **k: load(*a, **k).select(np.arange(20)[::-1]))
+        load = data.load
+        patch.setattr(data, "load", lambda *a, **k: load(*a, **k).select(np.arange(20)[::-1]))
         with pytest.raises(UserError, match=r"train_sha256 is|test_sha256 is"):
             optimize(OptimizeConfig(resume=copy))
     record = json.loads((copy / "config.json").read_text())
@@ -432,11 +433,11 @@ def test_links_out_of_the_folder_are_refused(copy, tmp_path):
 
 
 def test_the_configuration_comes_back_from_its_record(tiny):
-    config = resolve(
-        OptimizeConfig(weights=tiny, search=("threshold", "v0"), mutation=(0.5, 1), race=1.0, mesh=(4, 2), rows=7)
-    )
+    config = OptimizeConfig(
+        weights=tiny, search=("threshold", "v0"), mutation=(0.5, 1), race=1.0, mesh=(4, 2), rows=7
+    ).checked()
     record = json.loads(json.dumps(to_record(config)))
-    assert from_record(record, "config.json") == config
+    assert from_record(record, "config.json", OptimizeConfig) == config
     for change in ({"population": 4.5}, {"search": "v0"}, {"mutation": [0.5]}, {"engine": None, "space": "log"}):
         with pytest.raises(UserError, match=r"config.json does not hold a run's configuration"):
             from_record(record | change, "config.json")

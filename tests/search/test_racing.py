@@ -14,6 +14,7 @@ from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import shapes_of
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Genes
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.search.cost import (
     AccuracyLatency,
     Area,
@@ -26,19 +27,17 @@ from jaxsnn.search.cost import (
     total,
 )
 from jaxsnn.search.evolve import Racing, evolve, score, subsets
-from jaxsnn.search.job import generations, make_codec
-from jaxsnn.search.objective import Objective
-from jaxsnn.search.racing import limits, race
-from jaxsnn.search.settings import OptimizeConfig, resolve
+from jaxsnn.search.job import make_job
+from jaxsnn.search.racing import bounds, race
 from jaxsnn.search.space import Codec
 from jaxsnn.simulation.observables import Observables
 
 IMAGES, STEPS = 40, 6
 
 
-CONFIG = resolve(
-    OptimizeConfig(population=6, generations=6, images=40, timesteps=9, limit_images=50, finalists=2, rows=48)
-)
+CONFIG = OptimizeConfig(
+    population=6, generations=6, images=40, timesteps=9, limit_images=50, finalists=2, rows=48
+).checked()
 
 
 TERMS = [
@@ -70,7 +69,7 @@ def test_the_bound_at_confidence_1_is_never_above_the_final_cost(seed, seen):
     right, spikes = per_image(seed, 5)
     partial, whole = observed(right, spikes, np.arange(seen)), observed(right, spikes, np.arange(IMAGES))
     for term in TERMS:
-        bound = term.lower(partial, limits(partial, IMAGES, 1.0), IMAGES)
+        bound = term.lower(partial, bounds(partial, IMAGES, 1.0), IMAGES)
         assert (bound <= total(parts([term], whole)) + 1e-9).all()
 
 
@@ -81,7 +80,7 @@ def test_a_confidence_below_1_is_kept_about_as_often_as_it_says():
     for _ in range(2000):
         answers = rng.random(200) < 0.7
         partial = Observables(answers[:100].sum(keepdims=True)[None], 100, np.zeros((1, 1)), np.zeros((1, 1)))
-        kept.append(answers.sum() <= limits(partial, 200, 0.95).high[0, 0])
+        kept.append(answers.sum() <= bounds(partial, 200, 0.95).high[0, 0])
     assert 0.93 < np.mean(kept) < 0.975
 
 
@@ -125,7 +124,7 @@ def test_what_the_limit_alone_puts_out_is_not_simulated():
     assert used == 3 * IMAGES
     none, finished, used = race(evaluate, genes, np.arange(IMAGES), np.zeros(4), terms, 4, 1.0)
     assert used == 0 and not finished.any()
-    np.testing.assert_array_equal([c.cost for c in score(np.zeros((4, 2)), none, terms, finished)], np.inf)
+    np.testing.assert_array_equal([c.cost for c in score(np.zeros((4, 2)), genes, none, terms, finished)], np.inf)
 
 
 @pytest.mark.parametrize("limit", [0, 300], ids=["plain", "limit"])
@@ -169,12 +168,11 @@ def test_an_exact_race_of_a_real_objective_ends_at_the_same_vector():
     images = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
     labels = np.asarray(ann_forward(network, snn.params, images)[-1].argmax(-1), np.int32)
     train = data.Dataset(images, labels, ("a", "b", "c"), "noise", "train", "a test")
-    codec = make_codec(CONFIG, calibrate(network, snn.params, train.images))
+    calibration = calibrate(network, snn.params, train.images)
     ends = []
     for config in (CONFIG, replace(CONFIG, race=1.0)):
-        objective = Objective(config, snn, train)
-        *_, last = generations(config, codec, objective, labels)
-        ends.append((last, objective.limit_passes))
+        job = make_job(config, snn, train, calibration, plan=config.plan())
+        ends.append((job.last(), job.objective.limit_passes))
     (plain, plain_passes), (raced, raced_passes) = ends
     np.testing.assert_array_equal(plain.best.vector, raced.best.vector)
     assert [leader.cost for leader in plain.leaders] == [leader.cost for leader in raced.leaders]

@@ -42,8 +42,8 @@ def test_the_memory_limit_sets_the_chunk_and_is_kept(case):
     )
     used = lowered.compile().memory_analysis()
     assert used.temp_size_in_bytes + used.argument_size_in_bytes + used.output_size_in_bytes <= limit
-    found = observe(snn, genes, images, labels, 12, plan=plan)
-    np.testing.assert_array_equal(found.correct, observe(snn, genes, images, labels, 12).correct)
+    found = observe(snn, genes, images, labels, timesteps=12, plan=plan)
+    np.testing.assert_array_equal(found.correct, observe(snn, genes, images, labels, timesteps=12).correct)
 
 
 @pytest.mark.parametrize("backend", ["xla", "events"])
@@ -52,7 +52,7 @@ def test_a_limit_below_one_image_is_refused_with_the_numbers(case, backend):
         pytest.importorskip("numba", reason="Numba is not installed")
     snn, genes, images, labels = case
     with pytest.raises(UserError, match=r"memory limit of 0.0 MB is too small: .*needs [\d.,]+ MB"):
-        observe(snn, genes, images, labels, 12, plan=Plan(backend=backend, memory_limit=1000))
+        observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend=backend, memory_limit=1000))
 
 
 def test_a_cpu_takes_fewer_large_images_at_once_and_fills_up_with_steps():
@@ -67,7 +67,7 @@ def test_a_cpu_takes_fewer_large_images_at_once_and_fills_up_with_steps():
 
 def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
     snn, genes, images, labels = case
-    whole = observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"))
+    whole = observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"))
     real, done, calls = dense.simulate, [], {True: 0, False: 0}
 
     def small(*arguments):
@@ -80,12 +80,12 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
     monkeypatch.setattr(dense, "simulate", small)
     monkeypatch.setattr(dense, "_held", {})
     with pytest.warns(UserWarning, match="out of memory: going on with fewer"):
-        parts = observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"), progress=done.append)
+        parts = observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"), progress=done.append)
     np.testing.assert_array_equal(parts.correct, whole.correct)
     np.testing.assert_array_equal(parts.spikes, whole.spikes)
     assert sum(done) == 6 * 20
     failures = calls[False]
-    observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"))
+    observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"))
     assert failures > 0 and calls[False] == failures  # the next call knows
 
     def none(*arguments):
@@ -96,13 +96,13 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
         pytest.warns(UserWarning, match="out of memory"),
         pytest.raises(UserError, match="too little memory for one image"),
     ):
-        observe(snn, genes, images, labels, 12, plan=Plan(backend="xla"))
+        observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"))
 
 
 def test_a_mesh_that_cannot_be_is_refused(case):
     snn, genes, images, labels = case
     with pytest.raises(UserError, match="a mesh of 64 x 2 needs 128 devices, but there are"):
-        observe(snn, genes, images, labels, 12, plan=Plan(mesh=(64, 2)))
+        observe(snn, genes, images, labels, timesteps=12, plan=Plan(mesh=(64, 2)))
     with pytest.raises(UserError, match="mesh is 0 x 1"):
         Plan(mesh=(0, 1))
 
@@ -116,10 +116,11 @@ from helpers.networks import dyadic_images, dyadic_snn, dyadic_thresholds
 snn, genes, images = dyadic_snn("pool_before"), Genes(dyadic_thresholds(5, 6)), dyadic_images(10)
 labels = np.arange(10) % 3
 for precision in ("float32", "int8"):
-    one, right = observe_images(snn, genes, images, labels, 10, plan=Plan(backend="xla", precision=precision))
+    plan = Plan(backend="xla", precision=precision)
+    one, right = observe_images(snn, genes, images, labels, timesteps=10, plan=plan)
     for mesh, rows in (((4, 2), None), ((3, 2), 2), ((1, 8), None)):  # sides that divide neither 6 nor 10 as well
         plan = Plan(precision=precision, mesh=mesh, rows=rows)
-        many, spread = observe_images(snn, genes, images, labels, 10, plan=plan)
+        many, spread = observe_images(snn, genes, images, labels, timesteps=10, plan=plan)
         for name in ("correct", "spikes", "synops"):
             np.testing.assert_array_equal(getattr(many, name), getattr(one, name))
         np.testing.assert_array_equal(right, spread)

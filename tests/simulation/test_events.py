@@ -87,7 +87,9 @@ def test_any_network_and_plan_gives_the_spikes_of_the_reference(drawn, compariso
     snn, theta = drawn
     images, labels = dyadic_images(3), np.arange(3) % 3
     plan = Plan(backend="events", threads=threads, rows=rows)
-    found, right = observe_images(snn, Genes(theta), images, labels, 6, Dynamics(comparison, "none"), plan)
+    found, right = observe_images(
+        snn, Genes(theta), images, labels, timesteps=6, dynamics=Dynamics(comparison, "none"), plan=plan
+    )
     for candidate in range(2):
         _, spikes, scores = reference.simulate(
             snn, theta[candidate], images, 6, comparison, "none", x=images.astype(float)
@@ -103,7 +105,13 @@ def test_integers_are_the_same_on_both_back_ends(drawn, comparison):
     images, labels = dyadic_images(3), np.arange(3) % 3
     found = [
         observe_images(
-            snn, Genes(theta), images, labels, 6, Dynamics(comparison, "none"), Plan(backend=b, precision="int8")
+            snn,
+            Genes(theta),
+            images,
+            labels,
+            timesteps=6,
+            dynamics=Dynamics(comparison, "none"),
+            plan=Plan(backend=b, precision="int8"),
         )
         for b in ("xla", "events")
     ]
@@ -132,9 +140,9 @@ def test_more_int8_rows_than_int16_can_hold_are_summed_in_pieces():
 def test_blocks_of_time_change_nothing(monkeypatch):
     snn, images = dyadic_snn("residual"), dyadic_images(5)
     genes, labels = Genes(dyadic_thresholds(4, 2)), np.arange(5) % 3
-    whole = observe(snn, genes, images, labels, 13, plan=Plan(backend="events"))
+    whole = observe(snn, genes, images, labels, timesteps=13, plan=Plan(backend="events"))
     monkeypatch.setattr(run, "SPIKES_IN_MEMORY", 100_000)
-    parts = observe(snn, genes, images, labels, 13, plan=Plan(backend="events"))
+    parts = observe(snn, genes, images, labels, timesteps=13, plan=Plan(backend="events"))
     np.testing.assert_array_equal(whole.correct, parts.correct)
     np.testing.assert_array_equal(whole.spikes, parts.spikes)
 
@@ -171,4 +179,4 @@ def test_a_failure_or_ctrl_c_in_a_task_ends_the_run(monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        observe(snn, genes, images, labels, 8, plan=Plan(backend="events"), progress=interrupted)
+        observe(snn, genes, images, labels, timesteps=8, plan=Plan(backend="events"), progress=interrupted)

@@ -64,7 +64,9 @@ def test_spikes_equal_the_integer_reference(name, backend):
     theta = np.float32(dyadic_thresholds(len(snn.network.spiking)))
     genes = Genes(theta, np.full_like(theta, 0.5))
     plan = Plan(backend=backend, precision="int8")
-    found, right = observe_images(snn, genes, images, labels, 9, Dynamics(delay="none"), plan)
+    found, right = observe_images(
+        snn, genes, images, labels, timesteps=9, dynamics=Dynamics(delay="none"), plan=plan
+    )
     spikes, scores = integer_reference(snn, theta[0].astype(float), images, 9, 0.5)
     assert all(s.any() for s in spikes)
     np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
@@ -74,9 +76,11 @@ def test_spikes_equal_the_integer_reference(name, backend):
 def test_batch_chunk_and_population_change_nothing():
     snn, images, labels = dyadic_snn("residual"), dyadic_images(6), np.arange(6) % 3
     theta = dyadic_thresholds(4, 3)
-    whole = observe(snn, Genes(theta), images, labels, 12, plan=Plan(backend="xla", precision="int8"))
-    parts = observe(snn, Genes(theta), images, labels, 12, plan=Plan(backend="xla", precision="int8", rows=4))
-    one = observe(snn, Genes(theta[1:2]), images, labels, 12, plan=Plan(backend="xla", precision="int8"))
+    whole = observe(snn, Genes(theta), images, labels, timesteps=12, plan=Plan(backend="xla", precision="int8"))
+    parts = observe(
+        snn, Genes(theta), images, labels, timesteps=12, plan=Plan(backend="xla", precision="int8", rows=4)
+    )
+    one = observe(snn, Genes(theta[1:2]), images, labels, timesteps=12, plan=Plan(backend="xla", precision="int8"))
     np.testing.assert_array_equal(whole.spikes, parts.spikes)
     np.testing.assert_array_equal(whole.correct, parts.correct)
     np.testing.assert_array_equal(whole.spikes[1], one.spikes[0])
@@ -86,8 +90,8 @@ def test_bfloat16_gives_the_float32_spikes_where_it_holds_the_weights():
     """Weights in {-2..2} / 4 are exact in it, sums and membranes are float32 anyway."""
     snn, images, labels = dyadic_snn("pool_before"), dyadic_images(8), np.arange(8) % 3
     genes, none = Genes(dyadic_thresholds(5)), Dynamics(delay="none")
-    exact = observe(snn, genes, images, labels, 16, none, Plan(backend="xla"))
-    found = observe(snn, genes, images, labels, 16, none, Plan(precision="bfloat16"))
+    exact = observe(snn, genes, images, labels, timesteps=16, dynamics=none, plan=Plan(backend="xla"))
+    found = observe(snn, genes, images, labels, timesteps=16, dynamics=none, plan=Plan(precision="bfloat16"))
     np.testing.assert_array_equal(found.spikes, exact.spikes)
     np.testing.assert_array_equal(found.correct, exact.correct)
 
@@ -96,11 +100,11 @@ def test_what_integers_cannot_do_is_refused():
     snn, images, labels = dyadic_snn("pool_after"), dyadic_images(2), np.zeros(2, int)
     plan, theta = Plan(precision="int8"), np.ones((1, 3))
     with pytest.raises(UserError, match="int8 membranes cannot leak"):
-        observe(snn, Genes(theta, None, np.full((1, 3), 0.9)), images, labels, 4, plan=plan)
+        observe(snn, Genes(theta, None, np.full((1, 3), 0.9)), images, labels, timesteps=4, plan=plan)
     with pytest.raises(UserError, match="membranes of layer conv1 could exceed 32 bits within 999997 timesteps"):
-        observe(snn, Genes(theta), images, labels, 1_000_000, plan=plan)
+        observe(snn, Genes(theta), images, labels, timesteps=1_000_000, plan=plan)
     with pytest.raises(UserError, match="threshold of layer conv1 is too large"):
-        observe(snn, Genes(np.full((1, 3), 1e12)), images, labels, 4, plan=plan)
+        observe(snn, Genes(np.full((1, 3), 1e12)), images, labels, timesteps=4, plan=plan)
     both = (Edge(IMAGE, (Conv("b", 4),)), Edge(0, ()))
     layers = (
         Layer("a", (Edge(IMAGE, (Conv("a", 4),)),)),
@@ -110,7 +114,7 @@ def test_what_integers_cannot_do_is_refused():
     mixed = Network("mixed", (8, 8, 2), 3, layers, PLAIN["mean"], PLAIN["std"])
     params = {"a.kernel": np.ones((3, 3, 2, 4)), "b.kernel": np.ones((3, 3, 2, 4)), "c.kernel": np.ones((256, 3))}
     with pytest.raises(UserError, match="cannot add the image to spikes in layer b"):
-        observe(SNN(mixed, params), Genes(np.ones((1, 2))), images, labels, 4, plan=plan)
+        observe(SNN(mixed, params), Genes(np.ones((1, 2))), images, labels, timesteps=4, plan=plan)
 
 
 def test_a_channel_without_weights_is_no_error():
@@ -121,7 +125,7 @@ def test_a_channel_without_weights_is_no_error():
         Genes(np.ones((1, 1))),
         dyadic_images(2),
         np.zeros(2, int),
-        4,
+        timesteps=4,
         plan=Plan(precision="int8"),
     )
     assert found.spikes.sum() == 0

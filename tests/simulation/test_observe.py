@@ -52,7 +52,7 @@ def test_layer_delay_is_a_shift_of_eq_1_as_printed(name, comparison, plan):
     labels = np.arange(6) % 3
     total = T + snn.network.delay
     dynamics = Dynamics(comparison, "layer")
-    observed = observe(snn, Genes(theta), images, labels, total, dynamics, plan)
+    observed = observe(snn, Genes(theta), images, labels, timesteps=total, dynamics=dynamics, plan=plan)
     for candidate in range(2):
         _, spikes, scores = reference.simulate(
             snn, theta[candidate], images, total, comparison, "layer", x=images.astype(float)
@@ -76,7 +76,7 @@ def test_leak_and_initial_membrane_equal_the_reference(delay, plan):
     labels = np.arange(4) % 3
     total = 6 + (snn.network.delay if delay == "layer" else 0)
     genes = Genes(theta, v0, leak)
-    observed = observe(snn, genes, images, labels, total, Dynamics(delay=delay), plan)
+    observed = observe(snn, genes, images, labels, timesteps=total, dynamics=Dynamics(delay=delay), plan=plan)
     _, spikes, scores = reference.simulate(
         snn, theta[0], images, total, ">", delay, v0[0], leak[0], x=images.astype(float)
     )
@@ -119,14 +119,14 @@ def test_population_equals_separate_runs_and_chunks_change_nothing(backend):
     snn, images = dyadic_snn("residual"), dyadic_images(10)
     theta = dyadic_thresholds(4, 5)
     labels = np.arange(10) % 3
-    whole = observe(snn, Genes(theta), images, labels, 16, plan=Plan(backend=backend))
+    whole = observe(snn, Genes(theta), images, labels, timesteps=16, plan=Plan(backend=backend))
     for rows in (5, 20, 35):
-        part = observe(snn, Genes(theta), images, labels, 16, plan=Plan(backend=backend, rows=rows))
+        part = observe(snn, Genes(theta), images, labels, timesteps=16, plan=Plan(backend=backend, rows=rows))
         for name in ("correct", "spikes", "synops"):
             np.testing.assert_array_equal(getattr(part, name), getattr(whole, name))
     for candidate in range(5):
         only = Genes(theta[candidate : candidate + 1])
-        one = observe(snn, only, images, labels, 16, plan=Plan(backend=backend))
+        one = observe(snn, only, images, labels, timesteps=16, plan=Plan(backend=backend))
         for name in ("correct", "spikes", "synops"):
             np.testing.assert_array_equal(getattr(one, name)[0], getattr(whole, name)[candidate])
 
@@ -134,18 +134,20 @@ def test_population_equals_separate_runs_and_chunks_change_nothing(backend):
 def test_per_image_record_adds_up_to_the_counts():
     snn, images = dyadic_snn("pool_before"), dyadic_images(7)
     theta, labels = dyadic_thresholds(5, 2), np.arange(7) % 3
-    observed, right = observe_images(snn, Genes(theta), images, labels, 14, plan=Plan(rows=6))
+    observed, right = observe_images(snn, Genes(theta), images, labels, timesteps=14, plan=Plan(rows=6))
     assert right.shape == (2, 7, 14)
     np.testing.assert_array_equal(right.sum(1), observed.correct)
-    np.testing.assert_array_equal(observed.correct, observe(snn, Genes(theta), images, labels, 14).correct)
+    np.testing.assert_array_equal(
+        observed.correct, observe(snn, Genes(theta), images, labels, timesteps=14).correct
+    )
 
 
 def test_a_second_generation_of_the_same_shapes_does_not_compile():
     snn, images = dyadic_snn("pool_after"), dyadic_images(6)
     labels, plan = np.zeros(6, int), Plan(backend="xla")
-    observe(snn, Genes(dyadic_thresholds(3, 4, seed=1)), images, labels, 9, plan=plan)
+    observe(snn, Genes(dyadic_thresholds(3, 4, seed=1)), images, labels, timesteps=9, plan=plan)
     before = dense.simulate._cache_size()
-    observe(snn, Genes(dyadic_thresholds(3, 4, seed=2)), images[::-1], labels, 9, plan=plan)
+    observe(snn, Genes(dyadic_thresholds(3, 4, seed=2)), images[::-1], labels, timesteps=9, plan=plan)
     assert dense.simulate._cache_size() == before
 
 
@@ -167,8 +169,10 @@ def test_counts_add_up_over_any_split_of_the_images(name, cut, seed):
     genes = Genes(dyadic_thresholds(len(snn.network.spiking), 2, seed))
     labels = np.random.default_rng(seed).integers(0, 3, 10)
     plan = Plan(backend="xla", rows=2)  # one image at a time: one compiled shape for every split
-    total = observe(snn, genes, images, labels, 8, plan=plan)
-    parts = [observe(snn, genes, images[s], labels[s], 8, plan=plan) for s in (slice(cut), slice(cut, None))]
+    total = observe(snn, genes, images, labels, timesteps=8, plan=plan)
+    parts = [
+        observe(snn, genes, images[s], labels[s], timesteps=8, plan=plan) for s in (slice(cut), slice(cut, None))
+    ]
     joined = parts[0] + parts[1]
     assert joined.images == total.images
     np.testing.assert_array_equal(joined.correct, total.correct)
@@ -189,15 +193,15 @@ def test_counts_add_up_over_any_split_of_the_images(name, cut, seed):
 def test_genes_that_make_no_sense_are_refused(genes, message):
     snn, images = dyadic_snn("pool_after"), dyadic_images(2)
     with pytest.raises(UserError, match=message):
-        observe(snn, genes, images, np.zeros(2, int), 4)
+        observe(snn, genes, images, np.zeros(2, int), timesteps=4)
 
 
 def test_no_timesteps_and_wrong_images_are_refused():
     snn, genes = dyadic_snn("pool_after"), Genes(np.ones((1, 3)))
     with pytest.raises(UserError, match="timesteps is 0"):
-        observe(snn, genes, dyadic_images(2), np.zeros(2, int), 0)
+        observe(snn, genes, dyadic_images(2), np.zeros(2, int), timesteps=0)
     with pytest.raises(UserError, match=r"expected \(N >= 1, \*\(8, 8, 2\)\)"):
-        observe(snn, genes, dyadic_images(2, (4, 4, 2)), np.zeros(2, int), 4)
+        observe(snn, genes, dyadic_images(2, (4, 4, 2)), np.zeros(2, int), timesteps=4)
     with pytest.raises(UserError, match="comparison is '<'"):
         Dynamics("<")
     with pytest.raises(UserError, match="delay is 'some'"):

@@ -1,7 +1,7 @@
 """A network as tables for the event-driven kernels: which weights a spike adds to which membranes."""
 
 import functools
-import importlib.util
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,14 @@ WIDEST_BLOCK = 128
 EVERY_ROW = 1 << 62
 
 
+@functools.cache
 def available() -> bool:
-    """Whether Numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether Numba is installed and works; one that fails on import (another NumPy, say) counts as missing."""
+    try:
+        importlib.import_module("numba")
+    except Exception:  # whatever a broken installation raises
+        return False
+    return True
 
 
 class Convolution(NamedTuple):

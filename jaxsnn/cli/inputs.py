@@ -1,0 +1,81 @@
+"""What a search or a comparison starts from: images, a converted network and its percentiles, loaded together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+
+import data
+from jaxsnn.conversion.calibration import Calibration
+from jaxsnn.conversion.loading import check_data, load_snn
+from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import SNN
+from jaxsnn.records.run_config import RunConfig
+from jaxsnn.search.job import calibrated_on
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Attributes:
+    sha256: of the file of weights.
+    calibration: percentiles on the configuration's calibration images.
+    """
+
+    snn: SNN
+    sha256: str
+    train: data.Dataset
+    test: data.Dataset
+    calibration: Calibration
+
+    def identity(self) -> dict[str, str]:
+        """Content hashes, which tell whether a run is resumed with the same files."""
+        return {
+            "weights_sha256": self.sha256,
+            "train_sha256": self.train.content_hash(),
+            "test_sha256": self.test.content_hash(),
+        }
+
+
+@contextmanager
+def telling(console: Console, what: str) -> Iterator[None]:
+    """Say what is being loaded while it is: on a terminal a line that goes away, elsewhere one that stays."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        console.print(what, highlight=False)
+        yield
+
+
+def load_inputs(config: RunConfig, console: Console) -> Inputs:
+    """Load what a checked configuration names.
+
+    Raises:
+        UserError: the parts do not fit each other.
+        DataError: the images cannot be read.
+    """
+    with telling(console, f"loading {config.data}"):
+        train = data.load(config.data, "train", config.data_dir)
+        test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+        snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
+        check_inputs(config, snn, train, test)
+        return Inputs(snn, sha256, train, test, calibrated_on(config, snn, train))
+
+
+def check_inputs(config: RunConfig, snn: SNN, train: data.Dataset, test: data.Dataset) -> None:
+    """Raise ``UserError`` where a checked configuration does not fit its network or its images."""
+    for dataset in (train, test):
+        check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
+    if max(config.images, config.calibration_images) > len(train):
+        raise UserError(
+            f"--images is {config.images} and --calibration-images {config.calibration_images}, "
+            f"but {config.data} has only {len(train)} training images"
+        )
+    if config.finalists > 1 and config.final_images < config.images:
+        raise UserError(f"--final-images is {config.final_images}, expected at least --images, {config.images}")
+    if config.delay == "layer" and min(config.timesteps, config.test_timesteps) <= snn.network.delay:
+        raise UserError(
+            f"--timesteps {config.timesteps} and --test-timesteps {config.test_timesteps} must be above the layer "
+            f"delay of {snn.network.delay} steps: nothing reaches the read-out before"
+        )

@@ -1,0 +1,96 @@
+"""config.json: what a run of jaxsnn.optimize was asked to do."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxsnn.errors import UserError
+from jaxsnn.runtime.checks import at_least, at_most, in_range
+from jaxsnn.runtime.files import read_json
+from jaxsnn.runtime.marks import Where, marked
+from jaxsnn.search.presets import DEMO_TEST_TIMESTEPS, PRESETS, preset, preset_values
+from jaxsnn.search.settings import MOST, SearchSettings, settings_in
+from jaxsnn.simulation.plan import PlanSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsOptions:
+    """Which trained network."""
+
+    weights: Where[Path | None] = None
+    """Trained ANN: a .safetensors file of jaxsnn.train, or a PyTorch state_dict (.pt, .pth) or plain .safetensors
+    file, which jaxsnn.import_weights checks first; default: the embedded network."""
+    network: str | None = None
+    """Network of a file that does not describe it: an architecture by name, or a description, FILE.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Which images."""
+
+    data: str = "embedded"
+    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
+    data_dir: Where[Path | None] = None
+    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
+    """The complete configuration of a run."""
+
+    preset: str = "demo"
+    """demo, or a row of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack,
+    cifar100-attack. Sets the defaults of all other options."""
+    test_timesteps: int = DEMO_TEST_TIMESTEPS
+    """Timesteps of the final comparison on the test images."""
+    test_images: int | None = None
+    """Test images of the final comparison; default: all."""
+    checkpoint_every: Where[float] = 0.0
+    """Seconds between two checkpoints, from which an interrupted run is resumed; default: one after every
+    generation."""
+    tensorboard: Where[bool] = False
+    """Also write every generation's scalars into the run's folder for TensorBoard (pip install tensorboard)."""
+
+    @classmethod
+    def of(cls, preset: str, **changes: Any):
+        """The configuration of a preset, with ``changes``."""
+        return cls(**(preset_values(preset) | {"preset": preset} | changes))
+
+    def checked(self):
+        """The same configuration; raises ``UserError`` where a setting is out of its range."""
+        preset(self.preset)
+        super().checked()
+        self.plan()
+        at_least(self, test_timesteps=2, test_images=1)
+        at_most(self, test_timesteps=MOST)
+        in_range(self, "[0, inf)", "checkpoint_every")
+        return self
+
+
+def to_record(config: Any) -> dict:
+    """The configuration as config.json holds it."""
+    left_out = marked(type(config), "unrecorded")
+    values = {key: value for key, value in asdict(config).items() if key not in left_out}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def from_record(record: dict, where: Path | str, kind: type[RunConfig] = RunConfig):
+    """The configuration in config.json; settings that it does not hold have their preset's values.
+
+    Raises:
+        UserError: a value of another type, or out of its range.
+    """
+    name = record.get("preset")
+    base = RunConfig.of(name if isinstance(name, str) and name in PRESETS else "demo")
+    unrecorded = marked(kind, "unrecorded")
+    known = {key: value for key, value in record.items() if key not in unrecorded}
+    values = settings_in(known, where, kind, base)
+    try:
+        return kind(**values).checked()
+    except UserError as error:
+        raise UserError(f"{where} does not hold a run's configuration: {error}") from error
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run in a folder."""
+    return from_record(read_json(folder / "config.json"), folder / "config.json")

@@ -1,0 +1,83 @@
+"""A search from Python: one call, on one's own images and with one's own cost if wished."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import data
+from jaxsnn.conversion.calibration import Calibration
+from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import SNN
+from jaxsnn.search.evolve import Generation
+from jaxsnn.search.job import calibrated_on, make_job
+from jaxsnn.search.settings import SearchSettings
+from jaxsnn.simulation.observables import Observables
+from jaxsnn.simulation.plan import Plan
+
+Cost = Callable[[Observables], np.ndarray]
+"""Counts of P candidates to their costs (P,); lower is better."""
+
+
+def evolve(
+    snn: SNN,
+    train: data.Dataset | tuple[np.ndarray, np.ndarray],
+    *,
+    cost: Cost | None = None,
+    calibration: Calibration | None = None,
+    plan: Plan = Plan(),
+    progress: Callable[[int], None] | None = None,
+    settings: SearchSettings = SearchSettings(),
+    **changes: Any,
+) -> Iterator[Generation]:
+    """Search a converted network's genes by differential evolution (the paper's Algorithm 1).
+
+    Nothing is printed, no signal is taken and no file is written: stop by leaving the loop.
+
+    Args:
+        train: training images and labels; a pair of arrays, uint8 (N, H, W, C) and int (N,), will do.
+        cost: instead of eq. 11 and the other terms of ``settings``.
+        calibration: percentiles of the activations; by default those on ``settings.calibration_images`` images.
+        progress: called with the candidates x images that have just been simulated.
+        changes: settings by name, such as ``population=12``.
+
+    Yields:
+        each generation; ``generation.best`` is the best candidate so far, with its ``genes`` and ``cost``.
+
+    Raises:
+        UserError: settings that contradict each other or do not fit the network or the images.
+
+    >>> import data, jaxsnn
+    >>> train = data.load("embedded", "train")
+    >>> search = jaxsnn.evolve(jaxsnn.load(), train, population=4, generations=1, images=8, timesteps=14,
+    ...                        calibration_images=20, cost=lambda seen: seen.spikes.sum(-1))
+    >>> [generation.number for generation in search]
+    [0, 1]
+    """
+    unknown = sorted(changes.keys() - vars(settings).keys())
+    if unknown:
+        raise UserError(f"{unknown[0]} is not a setting of a search: they are {', '.join(vars(settings))}")
+    settings = replace(settings, **changes).checked()
+    images = as_dataset(*train, snn.network.classes) if isinstance(train, tuple) else train
+    if images.images.shape[1:] != snn.network.input_shape:
+        raise UserError(
+            f"network {snn.network.name} takes images {snn.network.input_shape}, but these are "
+            f"{images.images.shape[1:]}"
+        )
+    most = max(settings.images, settings.calibration_images if calibration is None else 0)
+    if most > len(images):
+        raise UserError(
+            f"images is {settings.images} and calibration_images {settings.calibration_images}, but there are "
+            f"only {len(images)} training images"
+        )
+    known = calibrated_on(settings, snn, images) if calibration is None else calibration
+    terms = None if cost is None else [lambda observed: {"cost": np.asarray(cost(observed), np.float64)}]
+    job = make_job(settings, snn, images, known, plan=plan, terms=terms, progress=progress)
+    return (generation for generation, _ in job.generations(job.start()))
+
+
+def as_dataset(images: np.ndarray, labels: np.ndarray, classes: int) -> data.Dataset:
+    """Arrays as a data set; raises ``DataError`` where they are not one."""
+    names = tuple(str(number) for number in range(classes))
+    return data.Dataset(np.asarray(images), np.asarray(labels, np.int32), names, "own", "train", "arrays")
