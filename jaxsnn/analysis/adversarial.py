@@ -1,9 +1,9 @@
 """Adversarial images, crafted on the ANN or on the SNN itself: FGSM (the paper's eq. 16) and PGD.
 
-Epsilon is in units of the pixel range, 8 / 255 in the paper; the gradient is taken behind the normalisation, with
-respect to pixels in [0, 1], and the box [0, 1] is kept. An attacked image is a real one: uint8. FGSM with a whole
-number of grey levels stays on their grid and is rounded exactly; otherwise (PGD, a fractional epsilon) each pixel
-is rounded towards its original, so that it stays inside the ball.
+Epsilon is in units of the pixel range, 8 / 255 in the paper; the gradient is taken through the normalisation, with
+respect to pixels in [0, 1], and the box [0, 1] is kept. Attacked images remain valid 8-bit images. FGSM with a
+whole number of grey levels stays on their grid and is rounded exactly; otherwise (PGD, a fractional epsilon) each
+pixel is rounded towards its original, so that it stays inside the ball.
 """
 
 import functools
@@ -77,7 +77,7 @@ class Attack:
         return f"{self.method.upper()} at {self.epsilon * 255:g}/255"
 
 
-def attack_of(method: str, grey_levels: float, **options) -> Attack:
+def attack_of(method: str, grey_levels: float, **options: Any) -> Attack:
     """The attack whose epsilon the command line gives in grey levels, 8 for 8 / 255.
 
     Raises:
@@ -157,7 +157,7 @@ def snn_victim(
             f"an attack on the SNN over {timesteps} timesteps has no gradient: the image reaches the read-out "
             f"only after {dynamics.silent_steps(snn.network)} steps of layer delay"
         )
-    one = Genes(*(None if gene is None else jnp.asarray(gene, jnp.float32)[0] for gene in genes))
+    one = genes.map(lambda gene: np.asarray(gene, np.float32)[0])
     return Victim(_SnnScores(snn.network, timesteps, dynamics, precision), (snn.params, one))
 
 

@@ -1,18 +1,156 @@
-"""Baseline against optimised thresholds on test images: what a report says of a run."""
+"""Baseline against optimised thresholds on test images."""
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 import jax
 import numpy as np
 
-from jaxsnn.analysis.latency import compare
+from jaxsnn.analysis.latency import gain_intervals, latency_rows
+from jaxsnn.analysis.results import NetworkResult, TestResult
+from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network, Params
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe_images
 from jaxsnn.simulation.plan import Plan
+
+TIMESTEPS = 100
+"""Timesteps of a comparison, beside the layer delay, where the caller asks for none: the paper's."""
+
+
+class LabeledImages(Protocol):
+    """What ``compare`` needs of a dataset: uint8 images (B, H, W, C) and their classes (B,)."""
+
+    @property
+    def images(self) -> np.ndarray: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+
+def compare(
+    snn: SNN,
+    baseline: Genes,
+    optimized: Genes,
+    test: LabeledImages | tuple[np.ndarray, np.ndarray],
+    timesteps: int | None = None,
+    dynamics: Dynamics = Dynamics(),
+    plan: Plan = Plan(),
+) -> TestResult:
+    """Two candidates on test images: timesteps to each target with their intervals, accuracies, spikes.
+
+    >>> import data, jaxsnn
+    >>> train, test = (data.load("embedded", split) for split in ("train", "test"))
+    >>> snn = jaxsnn.load()
+    >>> activations = jaxsnn.percentiles(snn, train.images[:50])
+    >>> few = test.images[:40], test.labels[:40]
+    >>> result = jaxsnn.compare(snn, activations.genes(99.7), activations.genes(99.7, v0=0.5), few, timesteps=30)
+    >>> result.latency[-1].target_name, len(result.baseline.accuracy)
+    ('ANN - 5', 30)
+
+    ``print(result)`` shows a short table.
+
+    Args:
+        baseline, optimized: one candidate each, (1, L) or (L,).
+        test: a dataset, or images, uint8 (B, H, W, C), and their classes (B,).
+        timesteps: T; None for 100 after the layer delay.
+
+    Raises:
+        UserError: more than one candidate, or genes, images or timesteps that do not fit the network.
+    """
+    images, labels = test if isinstance(test, tuple) else (test.images, test.labels)
+    if timesteps is None:
+        timesteps = TIMESTEPS + dynamics.silent_steps(snn.network)
+    return compare_on_test(
+        snn,
+        one_candidate(baseline, "baseline"),
+        one_candidate(optimized, "optimized"),
+        np.asarray(images),
+        np.asarray(labels),
+        timesteps,
+        dynamics,
+        plan,
+    )
+
+
+def one_candidate(genes: Genes, name: str) -> Genes:
+    """Genes (1, L) of one candidate, which may lack the leading axis; raises ``UserError`` where it is not one."""
+    found = genes.map(np.atleast_2d)
+    if len(found.threshold) != 1:
+        raise UserError(f"{name} has {len(found.threshold)} candidates, expected one: take genes.candidate(index)")
+    return found
+
+
+def compare_on_test(
+    snn: SNN,
+    baseline: Genes,
+    optimized: Genes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    dynamics: Dynamics,
+    plan: Plan = Plan(),
+    progress: Callable[[int], None] | None = None,
+) -> TestResult:
+    """Both networks on all of ``images``, once; ``baseline`` and ``optimized`` hold one candidate (1, L) each.
+
+    Args:
+        images: uint8 (B, H, W, C).
+        labels: int (B,).
+        progress: called with the number of candidates x images that have just been finished.
+    """
+    ann = ann_right(snn.network, snn.params, images, labels)
+    genes = Genes.stack(baseline, optimized)
+    observed, right = observe_images(
+        snn, genes, images, labels, timesteps=timesteps, dynamics=dynamics, plan=plan, progress=progress
+    )
+    found = comparison(snn.network, ann, [(observed, 0), (observed, 1)], right, labels, dynamics)
+    return replace(
+        found,
+        baseline=found.baseline.with_genes(baseline),
+        optimized=found.optimized.with_genes(optimized),
+    )
+
+
+def comparison(
+    network: Network,
+    ann: np.ndarray,
+    observed: Sequence[tuple[Observables, int]],
+    right: np.ndarray,
+    labels: np.ndarray,
+    dynamics: Dynamics,
+) -> TestResult:
+    """What ``compare_on_test`` finds, from networks that may have weights of their own; without their genes.
+
+    Args:
+        ann: (B,) whether the ANN is right.
+        observed: of the baseline and of the optimised network, the counts and which candidate of theirs it is.
+        right: (2, B, T) whether they are right.
+    """
+    steps = network.delay
+    if dynamics.delay == "layer":
+        other = right[:, :, steps:]
+    else:
+        # before anything reaches the read-out all scores are zero and the first class wins
+        silent = np.broadcast_to((labels == 0)[None, :, None], (2, len(labels), steps))
+        other = np.concatenate([silent, right], -1)
+    baseline, optimized = (NetworkResult.of_counts(counts, candidate) for counts, candidate in observed)
+    return TestResult(
+        ann_accuracy=float(ann.mean()),
+        test_images=len(labels),
+        timesteps=right.shape[-1],
+        delay=dynamics.delay,
+        delay_steps=steps,
+        baseline=baseline,
+        optimized=optimized,
+        latency=latency_rows(right[0], right[1], ann),
+        latency_other_delay=latency_rows(other[0], other[1], ann) if other.shape[-1] else (),
+        accuracy_gain_ci95=gain_intervals(right[0], right[1]),
+    )
 
 
 def ann_right(
@@ -28,82 +166,3 @@ def ann_right(
 @functools.partial(jax.jit, static_argnames="network")
 def _classes(network, params, images):
     return ann_forward(network, params, images)[-1].argmax(-1)
-
-
-def stack(first: Genes, second: Genes) -> Genes:
-    """Candidates of both, in that order; a gene that only one of them sets has its usual value in the other."""
-    joined = []
-    for one, two, usual in zip(first, second, (None, 0.0, 1.0)):
-        if one is None and two is None:
-            joined.append(None)
-        else:
-            one = np.full_like(first.threshold, usual) if one is None else one
-            two = np.full_like(second.threshold, usual) if two is None else two
-            joined.append(np.concatenate([one, two]))
-    return Genes(*joined)
-
-
-def compare_on_test(
-    snn: SNN,
-    baseline: Genes,
-    optimized: Genes,
-    images: np.ndarray,
-    labels: np.ndarray,
-    timesteps: int,
-    dynamics: Dynamics,
-    plan: Plan = Plan(),
-    progress: Callable[[int], None] | None = None,
-) -> dict:
-    """Both networks on all of ``images``, once; ``baseline`` and ``optimized`` hold one candidate each.
-
-    Returns:
-        the test part of results.json: ann_accuracy, test_images, timesteps, delay, delay_steps, baseline,
-        optimized (accuracy[T], spikes_per_image, synops_per_image), latency, and latency_other_delay: the same
-        rows in the other convention.
-    """
-    ann = ann_right(snn.network, snn.params, images, labels)
-    genes = stack(baseline, optimized)
-    observed, right = observe_images(snn, genes, images, labels, timesteps, dynamics, plan, progress)
-    return comparison(snn.network, ann, [(observed, 0), (observed, 1)], right, labels, dynamics)
-
-
-def comparison(
-    network: Network,
-    ann: np.ndarray,
-    observed: Sequence[tuple[Observables, int]],
-    right: np.ndarray,
-    labels: np.ndarray,
-    dynamics: Dynamics,
-) -> dict:
-    """What ``compare_on_test`` returns.
-
-    Args:
-        ann: (B,) whether the ANN is right.
-        observed: of the baseline and of the optimised network, the counts and which candidate of theirs it is.
-        right: (2, B, T) whether they are right.
-    """
-    steps = network.delay
-    if dynamics.delay == "layer":
-        other = right[:, :, steps:]
-    else:
-        silent = np.broadcast_to((labels == 0)[None, :, None], (2, len(labels), steps))
-        other = np.concatenate([silent, right], -1)
-    networks = [
-        {
-            "accuracy": counts.accuracy[i].tolist(),
-            "spikes_per_image": float(counts.spikes[i].sum() / counts.images),
-            "synops_per_image": float(counts.synops[i].sum() / counts.images),
-        }
-        for counts, i in observed
-    ]
-    return {
-        "ann_accuracy": float(ann.mean()),
-        "test_images": len(labels),
-        "timesteps": right.shape[-1],
-        "delay": dynamics.delay,
-        "delay_steps": steps,
-        "baseline": networks[0],
-        "optimized": networks[1],
-        "latency": compare(right[0], right[1], ann),
-        "latency_other_delay": compare(other[0], other[1], ann) if other.shape[-1] else [],
-    }

@@ -1,6 +1,12 @@
-"""Rank correlation with a permutation test."""
+"""Do thresholds follow what the paper says they follow? Rank correlations over layers, with a permutation test."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+
+SURE = 0.05
+"""A correlation counts as one when chance alone would give it less often than this."""
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
@@ -10,7 +16,9 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (last - (counts - 1) / 2)[group]
 
 
-def spearman(x: np.ndarray, y: np.ndarray, permutations: int = 20000, seed: int = 0) -> dict:
+def spearman(
+    x: Sequence[float | None], y: Sequence[float | None], permutations: int = 20000, seed: int = 0
+) -> dict[str, Any]:
     """Spearman's rank correlation of two (n,) and its two-sided permutation p-value.
 
     p is the share of random orders of ``y``, the given one counted in, whose correlation is at least as far from
@@ -20,13 +28,14 @@ def spearman(x: np.ndarray, y: np.ndarray, permutations: int = 20000, seed: int 
         n, rho and p; rho and p are None where fewer than three pairs remain or one side does not vary.
     """
     pairs = [(a, b) for a, b in zip(x, y) if a is not None and b is not None]
+    undefined = {"n": len(pairs), "rho": None, "p": None}
     if len(pairs) < 3:
-        return {"n": len(pairs), "rho": None, "p": None}
+        return undefined
     one, two = (ranks(np.array(side, np.float64)) for side in zip(*pairs))
     one, two = one - one.mean(), two - two.mean()
     scale = np.sqrt((one @ one) * (two @ two))
     if not scale > 0:
-        return {"n": len(pairs), "rho": None, "p": None}
+        return undefined
     rho = (one @ two) / scale
     rng = np.random.default_rng(seed)
     drawn = rng.permuted(np.tile(two, (permutations, 1)), axis=1) @ one / scale
@@ -34,32 +43,44 @@ def spearman(x: np.ndarray, y: np.ndarray, permutations: int = 20000, seed: int 
     return {"n": len(pairs), "rho": float(rho), "p": (1 + beyond) / (1 + permutations)}
 
 
-def correlations(percentiles: list[float], change: list[float | None], sensitivity: dict) -> list[dict]:
+def correlations(
+    percentiles: Sequence[float],
+    change: Sequence[float | None],
+    sensitivity: Mapping[str, Sequence[float | None]],
+) -> list[dict[str, Any]]:
     """The paper's two claims as rank correlations over layers, each with the sign that the paper sees by eye.
 
     Both explanations may do no more than follow depth, so the last row is the layer's number itself, of which
     nothing is claimed (sign 0), and each row holds ``rho_with_depth``, its own correlation with that number.
+
+    Args:
+        percentiles: (L,) of the optimised thresholds among the ANN's activations.
+        change: (L,) of the number of principal components, in percent; None for the first layer.
+        sensitivity: (L,) to noise, of the networks "ann", "baseline" and "optimized".
     """
-    depth = list(range(1, len(percentiles) + 1))
-    explanations = [("change of principal components", 1, change)]
-    explanations += [
-        (f"noise sensitivity of the {label}", -1, sensitivity[name])
-        for name, label in (("ann", "ANN"), ("baseline", "baseline SNN"), ("optimized", "optimised SNN"))
-    ]
-    rows = []
-    for name, sign, values in [*explanations, ("depth of the layer", 0, depth)]:
-        row = {"explanation": name, "claimed_sign": sign} | spearman(percentiles, values)
-        row["holds"] = row["p"] is not None and row["p"] < SURE and sign * row["rho"] > 0
-        rows.append(row | {"rho_with_depth": spearman(depth, values)["rho"]})
-    return rows
+    depth = range(1, len(percentiles) + 1)
+    rows = [_row("change of principal components", 1, percentiles, change)]
+    for name, label in (("ann", "ANN"), ("baseline", "baseline SNN"), ("optimized", "optimised SNN")):
+        rows.append(_row(f"noise sensitivity of the {label}", -1, percentiles, sensitivity[name]))
+    return [*rows, _row("depth of the layer", 0, percentiles, depth)]
 
 
-SURE = 0.05
-"""A correlation counts as one when chance alone would give it less often than this."""
+def _row(
+    explanation: str, sign: int, percentiles: Sequence[float], values: Sequence[float | None]
+) -> dict[str, Any]:
+    """How one explanation, claimed to go with the thresholds with this sign, does."""
+    found = spearman(percentiles, values)
+    return {
+        "explanation": explanation,
+        "claimed_sign": sign,
+        **found,
+        "holds": found["p"] is not None and found["p"] < SURE and sign * found["rho"] > 0,
+        "rho_with_depth": spearman(range(1, len(values) + 1), values)["rho"],
+    }
 
 
-def verdict(row: dict) -> str:
-    """A correlation of ``jaxsnn.explain`` in one sentence, with what the paper says."""
+def verdict(row: Mapping[str, Any]) -> str:
+    """A row of ``correlations`` in one sentence, with what the paper says."""
     name = row["explanation"].capitalize().replace(" ann", " ANN").replace(" snn", " SNN")
     if row["rho"] is None:
         return f"{name}: no rank correlation can be computed over {row['n']} layers."

@@ -6,6 +6,7 @@ activation is the ReLU's (or QCFS's) output for the ANN (eq. 14) and the spikes 
 """
 
 import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -44,7 +45,7 @@ def snn_sensitivity(
     silent = dynamics.silent_steps(snn.network)
     if timesteps <= silent:
         raise UserError(f"timesteps is {timesteps}, expected more than the layer delay of {silent} steps")
-    one = Genes(*(None if gene is None else np.asarray(gene, np.float32)[0] for gene in genes))
+    one = genes.map(lambda gene: np.asarray(gene, np.float32)[0])
 
     def counts(images: np.ndarray) -> list[jax.Array]:
         return _spike_counts(snn.network, snn.params, one, images, timesteps - silent, dynamics.comparison)
@@ -74,11 +75,13 @@ def _activations(network, params, images):
     return [activate(sums) for sums in ann_forward(network, params, images)[:-1]]
 
 
-def _ratios(activations, clean: np.ndarray, attacked: np.ndarray, batch: int) -> list[float | None]:
+def _ratios(
+    activations: Callable[[np.ndarray], Sequence[jax.Array]], clean: np.ndarray, attacked: np.ndarray, batch: int
+) -> list[float | None]:
     """Norm of the change over the norm, per layer, from sums of squares in float64 over batches."""
     if clean.shape != attacked.shape or not len(clean):
         raise UserError(f"clean images {clean.shape} and attacked images {attacked.shape} are not of one shape")
-    change, norm = 0.0, 0.0
+    change, norm = np.zeros(1), np.zeros(1)  # becomes one number a layer
     for start in range(0, len(clean), batch):
         pair = [activations(images[start : start + batch]) for images in (clean, attacked)]
         before, after = ([np.asarray(a, np.float64).ravel() for a in layers] for layers in pair)

@@ -97,7 +97,7 @@ def layer_moments(network: Network, params: Params, batches: Iterable[np.ndarray
     """Moments of every spiking layer's sums in front of the ReLU, flattened to (B H W, F).
 
     Each batch is centred on its own mean on the device and only its F x F scatter leaves it; batches are added
-    in float64. Behind a dense layer H = W = 1.
+    in float64. After a dense layer H = W = 1.
 
     Args:
         params: of the folded network.

@@ -20,7 +20,7 @@ from jaxsnn.networks.description import shapes_of
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.search.cost import AccuracyLatency
-from jaxsnn.search.objective import union, worse
+from jaxsnn.search.objective import worse
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.surrogate import pixels, surrogate_scores
 
@@ -203,7 +203,7 @@ def counts(correct, limit):
 
 
 def test_both_adds_the_counts_of_clean_and_attacked_images():
-    both = union(counts([[1, 5], [2, 9]], [12, 14]), counts([[0, 3], [1, 1]], [2, 4]))
+    both = counts([[1, 5], [2, 9]], [12, 14]) + counts([[0, 3], [1, 1]], [2, 4])
     assert both.images == 20 and both.limit_images == 40
     np.testing.assert_array_equal(both.correct, [[1, 8], [3, 10]])
     np.testing.assert_array_equal(both.limit_correct, [14, 18])

@@ -60,7 +60,7 @@ def test_of_the_snn_counts_the_spikes_that_the_simulator_records(snn, pair, dela
 
 def test_a_silent_layer_has_no_sensitivity(snn, pair):
     thresholds = dyadic_thresholds(len(snn.network.spiking))
-    thresholds[0, 2] = 1e6  # layer 3 never fires, so nothing behind it does
+    thresholds[0, 2] = 1e6  # layer 3 never fires, so nothing after it does
     found = snn_sensitivity(snn, Genes(thresholds), *pair, 12, Dynamics(delay="none"), batch=4)
     assert found[2:] == [None] * (len(found) - 2)
     assert all(value is not None for value in found[:2])

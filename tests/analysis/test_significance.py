@@ -83,7 +83,7 @@ def test_the_change_is_relative_to_the_layer_before():
 
 
 def test_too_few_images_say_how_many_are_needed(snn):
-    # behind the last pool 6 features stand at one position
+    # after the last pool 6 features stand at one position
     assert images_needed(NETWORKS["pool_before"]) == 7
     with pytest.raises(UserError, match="conv4 with 6 features and 1 positions an image needs at least 7 images"):
         significance(snn.network, snn.params, dyadic_images(6))
