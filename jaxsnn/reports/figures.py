@@ -1,23 +1,34 @@
-"""Figures of a run, as PNG files."""
+"""Figures of a run, as PNG files.
+
+Nothing stands on a curve: legends and what they say are above or below the axes.
+"""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from jaxsnn.analysis.latency import LatencyRow
+from jaxsnn.analysis.results import NetworkResult, TestResult
+from jaxsnn.reports import labels
+from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import write_atomically
 
 matplotlib.use("Agg")
 
-
 BASELINE, OPTIMIZED, ANN = "#4c72b0", "#c44e52", "#555555"
+PERCENTILE = "#2e7d32"
+FACTORS = (OPTIMIZED, BASELINE, PERCENTILE, "#8172b3", "#937860")
 
-
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -26,7 +37,7 @@ STYLE = {
 }
 
 
-def save(figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write the figure atomically and close it."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
@@ -34,128 +45,179 @@ def save(figure, path: Path) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def accuracy_curves(results: dict, path: Path) -> None:
-    """Acc(t) of both networks, with one iso-accuracy and one iso-time comparison marked (as in Fig. 3)."""
+def accuracy_curves(results: TestResult | dict, path: Path) -> None:
+    """Acc(t) of both networks, with one iso-accuracy and one iso-time comparison marked (as in Fig. 3).
+
+    Args:
+        results: of the comparison, or the contents of a results.json.
+    """
+    result = TestResult.of(results)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 4.2))
-        steps = np.arange(1, results["timesteps"] + 1)
-        curves = [100 * np.array(results[name]["accuracy"]) for name in ("baseline", "optimized")]
-        percentile = results["baseline"].get("percentile")
-        label = f"{percentile:g} percentile" if percentile else "baseline"
-        axes.plot(steps, curves[0], color=BASELINE, label=label)
-        axes.plot(steps, curves[1], color=OPTIMIZED, label="optimised thresholds")
-        ann = 100 * results["ann_accuracy"]
+        _curves(axes, result)
+        ann = 100 * result.ann_accuracy
         axes.axhline(ann, color=ANN, linewidth=1, linestyle=":", label=f"ANN, {ann:.2f} %")
-        reached = [row for row in results["latency"] if row["improvement_percent"] is not None]
-        if reached:
-            row = max(reached, key=lambda row: row["improvement_percent"])
-            slow, fast, target = row["baseline_timesteps"], row["optimized_timesteps"], 100 * row["target"]
-            pair = [curve[fast - 1] for curve in curves]
-            axes.plot([fast, slow], [target, target], color="black", linewidth=1, marker="|", linestyle="--")
-            axes.plot([fast, fast], pair, color="darkred", linewidth=1, marker="_", linestyle=":")
-            saved = (
-                f"{row['target_name']}: {fast} instead of {slow} steps ({row['improvement_percent']:.1f} % fewer)"
-            )
-            gained = f"at {fast} steps: {pair[1]:.1f} % instead of {pair[0]:.1f} %"
-            # nothing is drawn in the upper left: the curves rise later
-            box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "lightgrey"}
-            for text, height, point in ((saved, 0.85, (fast, target)), (gained, 0.68, (fast, np.mean(pair)))):
-                axes.annotate(
-                    text.replace(" (", "\n(").replace(" instead", "\ninstead") if len(text) > 30 else text,
-                    point,
-                    xytext=(0.02, height),
-                    textcoords="axes fraction",
-                    va="top",
-                    fontsize=8,
-                    bbox=box,
-                    arrowprops={"arrowstyle": "-", "color": "grey", "linewidth": 0.7},
-                )
-        convention = "one step of delay per layer" if results["delay"] == "layer" else "no layer delay"
-        axes.set_xlabel(f"timesteps ({convention})")
-        kind = "attacked test images" if results.get("attack") else "test images"
-        axes.set_ylabel(f"accuracy on {results['test_images']:,} {kind} [%]")
-        axes.set_xlim(0, results["timesteps"])
-        axes.legend(loc="lower right", fontsize=8)
+        row = most_saved(result.latency)
+        if row is not None:
+            _mark(axes, result, row)
+        axes.set_xlabel(_timesteps(result.delay))
+        kind = "attacked test images" if result.attack else "test images"
+        axes.set_ylabel(f"accuracy on {result.test_images:,} {kind} [%]")
+        axes.set_xlim(0, result.timesteps)
+        _legend_above(axes, columns=1)
         save(figure, path)
+
+
+def _curves(axes: Axes, result: TestResult) -> None:
+    """Acc(t) of both networks in percent."""
+    steps = np.arange(1, result.timesteps + 1)
+    for network, color, name in (
+        (result.baseline, BASELINE, labels.baseline_name(result.baseline)),
+        (result.optimized, OPTIMIZED, labels.optimized_name(result.optimized)),
+    ):
+        axes.plot(steps, 100 * np.array(network.accuracy), color=color, label=name)
+
+
+def most_saved(rows: Sequence[LatencyRow]) -> LatencyRow | None:
+    """The target at which most timesteps are saved; None where no target is reached by both networks."""
+    reached = [row for row in rows if row.improvement_percent is not None]
+    return max(reached, key=lambda row: row.improvement_percent or 0, default=None)
+
+
+def _mark(axes: Axes, result: TestResult, row: LatencyRow) -> None:
+    """Join the curves at equal accuracy and at equal time; the legend says what that saves and gains."""
+    slow, fast = row.baseline_timesteps, row.optimized_timesteps
+    if slow is None or fast is None:
+        return
+    target = 100 * row.target
+    saved = f"to {labels.for_figure(row.target_name)}: {labels.saving(row)}"
+    axes.plot([fast, slow], [target, target], color="black", linewidth=1, marker="|", linestyle="--", label=saved)
+    before, after = (100 * network.accuracy[fast - 1] for network in (result.baseline, result.optimized))
+    gained = f"at {fast} steps: {after:.1f} % instead of {before:.1f} %"
+    if f"{after:.1f}" == f"{before:.1f}":
+        gained = f"at {fast} steps: the same {after:.1f} %"
+    axes.plot([fast, fast], [before, after], color="darkred", linewidth=1, marker="_", linestyle=":", label=gained)
 
 
 def threshold_bars(layers: Sequence[str], baseline: dict, optimized: dict, path: Path) -> None:
-    """Thresholds per layer: the value relative to the baseline's, and the percentile of the ANN's activations."""
+    """Thresholds per layer: the value relative to the baseline's, and the percentile of the ANN's activations.
+
+    Args:
+        baseline, optimized: the networks of a results.json, the latter with its percentiles.
+    """
+    base, found = (NetworkResult.from_json(Entries.of(one, "the results")) for one in (baseline, optimized))
     with plt.rc_context(STYLE):
         figure, (top, bottom) = plt.subplots(2, 1, figsize=(6, 5), sharex=True)
         positions = np.arange(len(layers))
-        ratio = np.array(optimized["thresholds"]) / np.array(baseline["thresholds"])
-        top.bar(positions, ratio, color=OPTIMIZED)
+        top.bar(positions, np.array(optimized["thresholds"]) / np.array(baseline["thresholds"]), color=OPTIMIZED)
         top.set_axisbelow(True)
         top.axhline(1, color=BASELINE)
         top.set_ylabel("threshold /\nbaseline threshold")
-        bottom.plot(positions, optimized["percentiles"], color=OPTIMIZED, marker="o", label="optimised")
-        bottom.axhline(baseline["percentile"], color=BASELINE, label=f"{baseline['percentile']:g} percentile")
+        name = labels.optimized_name(found)
+        bottom.plot(positions, optimized["percentiles"], color=OPTIMIZED, marker="o", label=name)
+        if base.percentile is not None:
+            bottom.axhline(base.percentile, color=BASELINE, label=labels.baseline_name(base))
         bottom.set_ylabel("percentile of the\nANN's activations")
-        bottom.set_xticks(positions, layers, rotation=45, ha="right")
-        bottom.legend(fontsize=8)
+        bottom.ticklabel_format(axis="y", useOffset=False)
+        _layer_ticks(bottom, layers)
+        pairs = bottom.get_legend_handles_labels()
+        top.legend(*pairs, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
         save(figure, path)
+
+
+COLUMNS = 3
+"""Panels side by side in the figure of the cost."""
 
 
 def cost_history(history: Sequence[dict], path: Path) -> None:
-    """Cost of the best candidate with its parts stacked, and the population's mean, over generations."""
+    """Cost of the best candidate and the population's mean over generations, and each part on an axis of its own.
+
+    A part that dominates the sum would hide how the others move.
+    """
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6, 3.6))
+        parts = list(history[0]["parts"])
+        rows = -(-len(parts) // COLUMNS)
+        figure = plt.figure(figsize=(6.4, 2.6 + 1.5 * rows), layout="constrained")
+        grid = figure.add_gridspec(1 + rows, COLUMNS, height_ratios=[1.7, *[1] * rows])
+        whole = figure.add_subplot(grid[0, :])
         numbers = [row["generation"] for row in history]
-        names = list(history[0]["parts"])
-        stacks = [[row["parts"][name] for row in history] for name in names]
-        axes.stackplot(numbers, stacks, labels=[f"best: {name}" for name in names], alpha=0.7, step="post")
-        axes.plot(
-            numbers,
-            _gaps([row["mean_cost"] for row in history]),
-            color="black",
-            marker=".",
-            label="population mean",
-        )
-        axes.set_xlabel("generation")
-        axes.set_ylabel("cost")
-        axes.set_ylim(bottom=0)
-        if len(numbers) > 1:
-            axes.set_xlim(numbers[0], numbers[-1])
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(fontsize=8)
+        best = [row["best_cost"] for row in history]
+        _steps(whole, numbers, best, "black", "best candidate")
+        mean = _gaps([row["mean_cost"] for row in history])
+        whole.plot(numbers, mean, color=ANN, linestyle="--", marker=".", markersize=4, label="population mean")
+        whole.set_ylabel("cost")
+        _legend_above(whole, columns=2)
+        for index, name in enumerate(parts):
+            axes = figure.add_subplot(grid[1 + index // COLUMNS, index % COLUMNS], sharex=whole)
+            values = [row["parts"][name] for row in history]
+            _steps(axes, numbers, values, FACTORS[index % len(FACTORS)])
+            axes.set_title(f"{labels.for_figure(name)}: {_from_to(values)}", fontsize=8, loc="left")
+            axes.tick_params(labelsize=8)
+        figure.supxlabel("generation", fontsize=10)
+        whole.xaxis.set_major_locator(MaxNLocator(integer=True))
         save(figure, path)
 
 
-PERCENTILE = "#2e7d32"
+def _steps(
+    axes: Axes, numbers: Sequence[int], values: Sequence[float], color: str, label: str | None = None
+) -> None:
+    """A value that holds from its generation to the next; a change of less than 1 % does not fill the axis."""
+    axes.plot(numbers, values, color=color, drawstyle="steps-post", label=label)
+    axes.plot(numbers, values, color=color, linestyle="none", marker=".", markersize=4)
+    low, high = min(values), max(values)
+    if high - low < 0.01 * abs(high):
+        middle = (low + high) / 2
+        axes.set_ylim(middle - 0.01 * abs(high), middle + 0.01 * abs(high))
+    elif high == low:
+        axes.set_ylim(low - 1, high + 1)
+    axes.ticklabel_format(axis="y", useOffset=False)
 
 
-FACTORS = (OPTIMIZED, BASELINE, "#2e7d32", "#8172b3", "#937860")
+def _from_to(values: Sequence[float]) -> str:
+    first, last = f"{values[0]:.3g}", f"{values[-1]:.3g}"
+    return first if first == last else f"{first} → {last}"
+
+
+SYMBOLS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
 def cost_sweep(sweep: dict, path: Path) -> None:
     """Acc(t) of the best candidate as one weight of eq. 11 changes, a panel a weight (as in Fig. 1)."""
     with plt.rc_context(STYLE):
         names = list(sweep["weights"])
-        figure, panels = plt.subplots(len(names), 1, figsize=(5.2, 2.5 * len(names)), sharex=True)
-        for axes, name in zip(panels, names):
-            # curves may coincide: the run's own is broad and behind, the others are broken differently
-            others = zip(itertools.cycle(FACTORS), itertools.cycle(("--", ":", "-.")))
-            for row in sweep["weights"][name]:
-                own = row["weight"] == sweep["own"][name]
-                if own:
-                    style = {"color": "#b0b0b0", "linewidth": 4, "zorder": 1.5}
-                else:
-                    style = dict(zip(("color", "linestyle"), next(others)))
-                symbol = {"alpha": "α", "beta": "β", "gamma": "γ"}[name]
-                label = f"{symbol} = {row['weight']:g}" + (" (the run's)" if own else "")
-                steps = np.arange(1, len(row["accuracy"]) + 1)
-                axes.plot(steps, 100 * np.array(row["accuracy"]), label=label, **style)
-            axes.set_ylabel("accuracy [%]")
-            axes.set_ylim(0, 100)
-            axes.legend(fontsize=8, loc="upper left")
-        panels[-1].set_xlabel(f"timesteps, {sweep['held_out_images']} held-out training images")
-        panels[-1].set_xlim(0, len(steps))
+        figure, panels = plt.subplots(
+            len(names), 1, figsize=(5.2, 2.7 * len(names)), sharex=True, layout="constrained", squeeze=False
+        )
+        for axes, name in zip(panels[:, 0], names):
+            _sweep_panel(axes, SYMBOLS[name], sweep["weights"][name], sweep["own"][name])
+        panels[-1, 0].set_xlabel(f"timesteps, {sweep['held_out_images']} held-out training images")
+        panels[-1, 0].set_xlim(0, sweep["timesteps"])
         save(figure, path)
 
 
+def _sweep_panel(axes: Axes, symbol: str, rows: Sequence[dict], own: float) -> None:
+    """Acc(t) for each value of one weight."""
+    # curves may coincide: the run's own is broad and at the back, the others are broken differently
+    others = zip(itertools.cycle(FACTORS), itertools.cycle(("--", ":", "-.")))
+    for row in rows:
+        steps, accuracy = np.arange(1, len(row["accuracy"]) + 1), 100 * np.array(row["accuracy"])
+        label = f"{symbol} = {row['weight']:g}"
+        if row["weight"] == own:
+            axes.plot(steps, accuracy, label=f"{label} (the run's)", color="#b0b0b0", linewidth=4, zorder=1.5)
+        else:
+            color, style = next(others)
+            axes.plot(steps, accuracy, label=label, color=color, linestyle=style)
+    axes.set_ylabel("accuracy [%]")
+    axes.set_ylim(0, 100)
+    _legend_above(axes, columns=3)
+
+
 def significance_and_thresholds(
-    layers: Sequence[str], change: Sequence[float | None], percentiles: Sequence[float], base: float, path: Path
+    layers: Sequence[str],
+    change: Sequence[float | None],
+    percentiles: Sequence[float],
+    baseline: NetworkResult,
+    path: Path,
 ) -> None:
     """Change of the number of principal components beside the thresholds' percentiles, as in Fig. 2(a)."""
     with plt.rc_context(STYLE):
@@ -165,20 +227,24 @@ def significance_and_thresholds(
         left.axhline(0, color=BASELINE, linewidth=0.8)
         left.set_axisbelow(True)
         left.set_ylabel("change of components from\nthe layer before [%]", color=BASELINE)
-        right = _percentile_axis(left, positions, percentiles, base)
+        right = _percentile_axis(left, positions, percentiles, baseline)
         _layer_ticks(left, layers)
-        _legend_above(figure, left, right)
+        _legend_above(left, right, columns=2)
         save(figure, path)
 
 
 def sensitivity_and_thresholds(
     layers: Sequence[str],
-    sensitivity: dict[str, Sequence[float | None]],
+    sensitivity: Mapping[str, Sequence[float | None]],
     percentiles: Sequence[float],
-    base: float,
+    baseline: NetworkResult,
     path: Path,
 ) -> None:
-    """Adversarial noise sensitivity per layer beside the thresholds' percentiles, as in Fig. 2(b)."""
+    """Adversarial noise sensitivity per layer beside the thresholds' percentiles, as in Fig. 2(b).
+
+    Args:
+        sensitivity: of the networks "ann", "baseline" and "optimized".
+    """
     with plt.rc_context(STYLE):
         figure, left = plt.subplots(figsize=(5.2, 3.9))
         positions = np.arange(len(layers))
@@ -191,38 +257,41 @@ def sensitivity_and_thresholds(
             left.plot(positions, _gaps(sensitivity[name]), color=color, marker=marker, markersize=4, label=label)
         left.set_ylabel("noise sensitivity (left)")
         left.set_ylim(bottom=0)
-        right = _percentile_axis(left, positions, percentiles, base)
+        right = _percentile_axis(left, positions, percentiles, baseline)
         _layer_ticks(left, layers)
-        _legend_above(figure, left, right)
+        _legend_above(left, right, columns=2)
         save(figure, path)
 
 
-def clean_and_attacked(panels: dict[str, dict], baseline_name: str, path: Path) -> None:
+def clean_and_attacked(panels: Mapping[str, TestResult], path: Path) -> None:
     """Acc(t) of both networks and the ANN's accuracy on clean and on attacked images, as in Fig. 3.
 
     Args:
-        panels: by title, what ``compare_on_test`` returned.
+        panels: by title, what ``compare_on_test`` found; all of the same networks.
     """
     with plt.rc_context(STYLE):
-        figure, rows = plt.subplots(len(panels), 1, figsize=(5.2, 3.0 * len(panels)), sharex=True)
-        for axes, (title, results) in zip(rows, panels.items()):
-            steps = np.arange(1, results["timesteps"] + 1)
-            for name, color, label in (
-                ("baseline", BASELINE, baseline_name),
-                ("optimized", OPTIMIZED, "optimised thresholds"),
-            ):
-                axes.plot(steps, 100 * np.array(results[name]["accuracy"]), color=color, label=label)
-            ann = 100 * results["ann_accuracy"]
-            axes.axhline(ann, color=ANN, linewidth=1, linestyle=":")
-            axes.annotate(f"ANN {ann:.2f} %", (0, ann), xytext=(4, 3), textcoords="offset points", fontsize=8)
-            axes.set_title(title, fontsize=10, loc="left")
+        size = (5.2, 3.0 * len(panels))
+        figure, rows = plt.subplots(len(panels), 1, figsize=size, sharex=True, layout="constrained", squeeze=False)
+        for axes, (title, result) in zip(rows[:, 0], panels.items()):
+            _curves(axes, result)
+            ann = 100 * result.ann_accuracy
+            axes.axhline(ann, color=ANN, linewidth=1, linestyle=":", label="ANN")
+            ends = labels.accuracy_interval(result.ann_accuracy, result.test_images)
+            heading = f"{labels.for_figure(title)}: ANN {ann:.2f} % ({ends}), {result.test_images:,} images"
+            axes.set_title(heading, fontsize=10, loc="left")
             axes.set_ylabel("accuracy [%]")
             axes.set_ylim(0, 100)
-        rows[0].legend(fontsize=8, loc="lower right")
-        convention = "one step of delay per layer" if results["delay"] == "layer" else "no layer delay"
-        rows[-1].set_xlabel(f"timesteps ({convention})")
-        rows[-1].set_xlim(0, results["timesteps"])
+        last = list(panels.values())[-1]
+        rows[-1, 0].set_xlabel(_timesteps(last.delay))
+        rows[-1, 0].set_xlim(0, last.timesteps)
+        pairs = rows[0, 0].get_legend_handles_labels()
+        figure.legend(*pairs, fontsize=8, ncols=3, loc="outside upper left", frameon=False)
         save(figure, path)
+
+
+def _timesteps(delay: str) -> str:
+    """Label of an axis of timesteps."""
+    return f"timesteps ({'one step of delay per layer' if delay == 'layer' else 'no layer delay'})"
 
 
 def _gaps(values: Sequence[float | None]) -> np.ndarray:
@@ -230,23 +299,30 @@ def _gaps(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def _percentile_axis(left, positions: np.ndarray, percentiles: Sequence[float], base: float):
+def _percentile_axis(
+    left: Axes, positions: np.ndarray, percentiles: Sequence[float], baseline: NetworkResult
+) -> Axes:
     right = left.twinx()
     right.grid(False)
     right.spines["right"].set_visible(True)
     right.plot(positions, percentiles, color=PERCENTILE, marker="D", markersize=4, label="threshold (right)")
-    right.axhline(base, color=PERCENTILE, linestyle=":", linewidth=1, label=f"{base:g} percentile")
+    if baseline.percentile is not None:
+        name = labels.baseline_name(baseline)
+        right.axhline(baseline.percentile, color=PERCENTILE, linestyle=":", linewidth=1, label=name)
     right.set_ylabel("percentile of the ANN's activations", color=PERCENTILE)
     right.ticklabel_format(axis="y", useOffset=False)
     return right
 
 
-def _layer_ticks(axes, layers: Sequence[str]) -> None:
-    axes.set_xticks(np.arange(len(layers)), layers, rotation=45, ha="right", rotation_mode="anchor")
+def _layer_ticks(axes: Axes, layers: Sequence[str]) -> None:
+    names = [labels.for_figure(name) for name in layers]
+    axes.set_xticks(np.arange(len(layers)), names, rotation=45, ha="right", rotation_mode="anchor")
 
 
-def _legend_above(figure, *axes) -> None:
-    """One legend for several axes, where nothing is drawn."""
-    pairs = [pair for a in axes for pair in zip(*a.get_legend_handles_labels())]
-    handles, labels = zip(*pairs)
-    axes[0].legend(handles, labels, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
+def _legend_above(*axes: Axes, columns: int) -> None:
+    """One legend for several axes, above them, where nothing is drawn."""
+    pairs = [pair for one in axes for pair in zip(*one.get_legend_handles_labels())]
+    handles, names = zip(*pairs)
+    axes[0].legend(
+        handles, names, fontsize=8, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False
+    )

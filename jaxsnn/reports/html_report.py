@@ -1,48 +1,18 @@
 """report.html: a run on one page that needs nothing else, not even a network."""
 
-import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from jaxsnn.analysis.correlation import verdict
-from jaxsnn.reports.labels import CONVENTIONS, NETWORKS
+from jaxsnn.analysis.latency import LatencyRow
+from jaxsnn.analysis.paper_results import PaperRow
+from jaxsnn.analysis.results import NetworkResult, TestResult
+from jaxsnn.reports import html_elements as html
+from jaxsnn.reports import labels
+from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import read_json, write_atomically
-
-STYLE = """
-:root { color-scheme: light dark; --page: #f4f4f2; --card: #ffffff; --text: #1c1c1c; --quiet: #5c5c5c;
-  --line: #dcdcd8; --strong: #1a5fb4; }
-@media (prefers-color-scheme: dark) { :root { --page: #0d0d0d; --card: #191919; --text: #e6e6e6; --quiet: #a3a3a3;
-  --line: #383838; --strong: #8ab4f8; }
-  /* figures are drawn on white: turned over, hues kept, their ground becomes the card's */
-  figure img { filter: invert(0.9) hue-rotate(180deg); } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem; background: var(--page); color: var(--text);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0.5rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 0 0 0.5rem; }
-h3 { font-size: 1rem; margin: 1rem 0 0.25rem; }
-p { margin: 0.5rem 0; }
-.quiet, figcaption { color: var(--quiet); font-size: 0.9rem; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 0.5rem; padding: 1rem;
-  margin: 1rem 0; }
-figure { margin: 1rem 0 0; }
-figcaption { margin-top: 0.25rem; }
-img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
-.table { overflow-x: auto; margin-bottom: 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: left; border-bottom: 1px solid var(--line);
-  vertical-align: top; }
-tr.own td { font-weight: 600; }
-td.number, th.number { text-align: right; }
-td.number { white-space: nowrap; }
-.value { overflow-wrap: anywhere; }
-li { margin: 0.25rem 0; }
-@media (max-width: 40rem) { body { padding: 0.5rem; } section { padding: 0.75rem; } table { font-size: 0.8rem; }
-  th, td { padding-right: 0.5rem; } }
-summary { cursor: pointer; color: var(--strong); }
-"""
-
+from jaxsnn.search.cost import PICOJOULE_PER_ADD
 
 FIGURES = {
     "accuracy": (
@@ -57,8 +27,9 @@ FIGURES = {
     ),
     "cost": (
         "Cost over generations.",
-        "The coloured bands are the parts of the best candidate's cost; the search makes their sum fall. A line "
-        "far above them is a population that is still spread out.",
+        "Above, the search makes the best candidate's cost fall; a mean far above it is a population that is "
+        "still spread out. Below, the parts that add up to the best cost, each on an axis of its own: one may "
+        "rise where another falls by more.",
     ),
     "cost_sweep": (
         "What each weight of the cost does, as in Fig. 1.",
@@ -79,9 +50,19 @@ FIGURES = {
 }
 """By file name: what a figure shows, and how to read it."""
 
+STEPS = (1, 2, 4, 8, 16, 32)
+"""Timesteps at which accuracies are given, those of the literature on few timesteps."""
+
 
 def write(folder: Path) -> Path:
-    """Write report.html into a run's folder, from what lies there; returns its path."""
+    """Write report.html into the folder of a finished run, from what lies there; returns its path.
+
+    Needs results.json and config.json; shows the figures, and what jaxsnn.explain and jaxsnn.attack have found, as
+    far as they are there.
+
+    Raises:
+        UserError: results.json or config.json is missing or holds something else.
+    """
     path = folder / "report.html"
     write_atomically(path, build(folder).encode())
     return path
@@ -89,96 +70,188 @@ def write(folder: Path) -> Path:
 
 def build(folder: Path) -> str:
     """The page of a finished run, with what jaxsnn.explain and jaxsnn.attack have found so far."""
-    results = read_json(folder / "results.json")
-    config = read_json(folder / "config.json")
-    sections = [_summary(folder, results), _thresholds(folder, results), _search(folder, results)]
+    results, config = (read_json(folder / name) for name in ("results.json", "config.json"))
+    result = TestResult.from_json(results, str(folder / "results.json"))
+    entries = Entries(results, str(folder / "results.json"))
+    sections = [
+        _summary(folder, result, entries),
+        _layers(folder, result, entries),
+        _search(folder, entries.entries("optimized")),
+    ]
     if (folder / "explain.json").exists():
         sections += _explanation(folder, read_json(folder / "explain.json"))
     if (folder / "attack.json").exists():
         sections += [_attack(folder, one) for one in read_json(folder / "attack.json").values()]
     sections.append(_configuration(config))
-    title = escape(f"{results['network']} on {results['data']}: {folder.resolve().name}")
-    body = "\n".join(f"<section>{section}</section>" for section in sections)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+    title = f"{entries.text('network')} on {entries.text('data')}: {folder.resolve().name}"
+    return html.page(title, sections)
+
+
+def _summary(folder: Path, result: TestResult, entries: Entries) -> str:
+    convention = labels.CONVENTIONS[result.delay]
+    images = result.test_images
+    spent = (
+        f"{entries.count('nfe'):,} candidates were evaluated in {entries.count('generations')} generations, "
+        f"{entries.number('training_cost_epochs'):.2f} epochs by eq. 17, {entries.number('seconds'):.0f} s on "
+        f"{escape(entries.text('device'))}."
     )
-
-
-def _summary(folder: Path, results: dict) -> str:
-    attack = results.get("attack")
-    under = f" under {attack['method'].upper()} at {attack['epsilon_grey_levels']:g}/255" if attack else ""
-    convention = CONVENTIONS[results["delay"]]
     text = (
-        f"<h2>Result</h2><p>ANN accuracy {100 * results['ann_accuracy']:.2f} % on {results['test_images']:,} test "
-        f"images{under}. Timesteps are counted with {convention}; the other convention stands below. "
-        f"{results['nfe']:,} candidates were evaluated in {results['generations']} generations, "
-        f"{results['training_cost_epochs']:.2f} epochs by eq. 17, {results['seconds']:.0f} s on "
-        f"{escape(results['device'])}.</p>"
+        f"<h2>Result</h2><p>ANN accuracy {_accuracy(result.ann_accuracy, images)} on {images:,} test "
+        f"images{escape(labels.under(result.attack))}. Timesteps are counted with {convention}; the other "
+        f"convention stands below. {spent}</p>"
     )
-    other = CONVENTIONS["none" if results["delay"] == "layer" else "layer"]
-    tables = [(results["latency"], convention), (results["latency_other_delay"], other)]
-    if "clean" in results:
-        tables.append((results["clean"]["latency"], f"{convention}, clean images"))
-    meaning = "Timesteps from which the accuracy stays at or above a target, in points below the ANN."
-    text += f'<p class="quiet">{meaning}</p>'
-    for rows, words in tables:
-        headings = (words, "baseline", "optimised", "saved", "95 % interval")
-        text += _table(headings, [_latency_row(row) for row in rows], numbers=range(1, 5))
-    totals = [
-        (label, *(f"{results[name][key] / scale:.1f}" for name in ("baseline", "optimized")))
-        for key, label, scale in (
-            ("spikes_per_image", "thousand spikes an image", 1e3),
-            ("synops_per_image", "million synaptic operations an image", 1e6),
-        )
-    ]
-    last = [f"{100 * results[name]['accuracy'][-1]:.2f} %" for name in ("baseline", "optimized")]
-    totals.insert(0, (f"accuracy after {results['timesteps']} timesteps", *last))
-    text += _table(("", "baseline", "optimised"), totals, numbers=(1, 2))
-    return text + _figure(folder, "accuracy")
+    text += html.quiet(labels.few(images)) if labels.few(images) else ""
+    text += html.quiet("Timesteps from which the accuracy stays at or above a target, in points below the ANN.")
+    text += _latencies(convention, result.latency, result)
+    text += _latencies(labels.CONVENTIONS[labels.other(result.delay)], result.latency_other_delay, result)
+    if entries.known("clean"):
+        clean = TestResult.from_json(entries.entries("clean").record, f"{entries.where}: clean")
+        text += _latencies(f"{convention}, clean images", clean.latency, result)
+    return text + _accuracies(result) + _totals(result) + html.figure(*_figure(folder, "accuracy"))
 
 
-def _latency_row(row: dict) -> tuple[str, ...]:
-    gain, interval = row["improvement_percent"], row["ci95"]
-    steps = (row[f"{name}_timesteps"] for name in ("baseline", "optimized"))
+def _names(result: TestResult) -> tuple[str, str]:
+    return labels.baseline_name(result.baseline), labels.optimized_name(result.optimized)
+
+
+def _latencies(words: str, rows: Sequence[LatencyRow], result: TestResult) -> str:
+    headings = (words, *_names(result), "saved", "95 % interval")
+    return html.table(headings, [_latency_row(row) for row in rows], numbers=range(1, 5))
+
+
+def _latency_row(row: LatencyRow) -> tuple[str, ...]:
+    gain, ends = row.improvement_percent, row.ci95
     return (
-        row["target_name"].replace(" ", "\u00a0"),
-        *("never" if value is None else str(value) for value in steps),
+        row.target_name.replace(" ", "\u00a0"),
+        labels.steps(row.baseline_timesteps),
+        labels.steps(row.optimized_timesteps),
         "" if gain is None else f"{gain:.1f} %",
-        "" if interval is None else f"{interval[0]:.0f} to {interval[1]:.0f} %",
+        "" if ends is None else f"{ends[0]:.0f} to {ends[1]:.0f} %",
     )
 
 
-def _thresholds(folder: Path, results: dict) -> str:
-    base, found = results["baseline"], results["optimized"]
+def _accuracy(share: float | None, images: int) -> str:
+    """An accuracy with its interval; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.2f} % ({labels.accuracy_interval(share, images)})"
+
+
+def _accuracies(result: TestResult) -> str:
+    """Accuracy after few timesteps in both conventions, as far as they were simulated."""
+    base, found = _names(result)
+    kinds = (result.delay, labels.other(result.delay))
+    headings = ("timesteps", *(f"{labels.CONVENTIONS[kind]}: {name}" for kind in kinds for name in (base, found)))
     rows = [
-        (layer, f"{low:.4g}", f"{high:.4g}", f"{high / low:.3f}", f"{percentile:.3f}")
-        for layer, low, high, percentile in zip(
-            results["layers"], base["thresholds"], found["thresholds"], found["percentiles"]
+        (
+            str(step),
+            *(
+                _accuracy(result.accuracy_at(network, step, kind), result.test_images)
+                for kind in kinds
+                for network in (result.baseline, result.optimized)
+            ),
         )
+        for step in sorted({*STEPS, result.timesteps})
     ]
-    table = _table(
-        ("layer", f"{base['percentile']:g} percentile", "optimised", "ratio", "percentile"),
-        rows,
-        "Thresholds in the units of the ANN's activations",
-        numbers=range(1, 5),
+    caption = (
+        f"Accuracy with its 95 % interval (Wilson). A dash: the layer delay of {result.delay_steps} steps is not "
+        f"over, or more than the {result.timesteps} timesteps that were simulated."
     )
-    return (
-        f"<h2>Thresholds</h2>{_figure(folder, 'thresholds')}<details><summary>Numbers</summary>{table}</details>"
-    )
+    return html.table(headings, rows, caption, numbers=range(1, 5))
 
 
-def _search(folder: Path, results: dict) -> str:
-    parts = ", ".join(f"{escape(name)} {value:.3g}" for name, value in results["optimized"]["cost_parts"].items())
-    text = f"<h2>Search</h2><p>The best cost is {results['optimized']['cost']:.3f}: {parts}.</p>"
-    return text + _figure(folder, "cost")
+def _totals(result: TestResult) -> str:
+    pair = (result.baseline, result.optimized)
+    rows = [
+        ("thousand spikes an image", *(f"{network.spikes_per_image / 1e3:.1f}" for network in pair)),
+        ("million synaptic operations an image", *(f"{network.synops_per_image / 1e6:.1f}" for network in pair)),
+        ("microjoules an image", *(f"{_microjoules(network.synops_per_image):.1f}" for network in pair)),
+    ]
+    caption = (
+        f"Spikes and their cost after {result.timesteps} timesteps, at {PICOJOULE_PER_ADD:g} pJ a synaptic "
+        "operation. The image, a constant input current, is not spikes and is not counted."
+    )
+    return html.table(("", *_names(result)), rows, caption, numbers=(1, 2))
+
+
+def _microjoules(synops: float) -> float:
+    return synops * PICOJOULE_PER_ADD * 1e-6
+
+
+def _layers(folder: Path, result: TestResult, entries: Entries) -> str:
+    text = f"<h2>Thresholds and layers</h2>{html.figure(*_figure(folder, 'thresholds'))}"
+    base, found = result.baseline, result.optimized
+    if base.thresholds is None or found.thresholds is None:
+        return text
+    count = len(found.thresholds)
+    layers = _texts(entries, "layers", count)
+    percentiles = entries.entries("optimized").numbers("percentiles", count)
+    v0 = [network.v0 or (0.0,) * count for network in (base, found)]
+    columns = zip(layers, base.thresholds, found.thresholds, percentiles, *v0)
+    rows = [
+        (layer, f"{low:.4g}", f"{high:.4g}", f"{high / low:.3f}", f"{percentile:.3f}", f"{one:.3g}", f"{two:.3g}")
+        for layer, low, high, percentile, one, two in columns
+    ]
+    name = "baseline" if base.percentile is None else f"{base.percentile:g} percentile"
+    headings = ("layer", name, "optimised", "ratio", "percentile", "v0, baseline", "v0, optimised")
+    caption = (
+        "Thresholds in the units of the ANN's activations; initial membranes, v0, as fractions of the thresholds."
+    )
+    text += html.details("Thresholds and v0", html.table(headings, rows, caption, range(1, 7)), shown=True)
+    spent = _spent(layers, base, found)
+    return text + (html.details("Spikes and energy", spent, shown=True) if spent else "")
+
+
+def _texts(entries: Entries, name: str, count: int) -> list[str]:
+    """A list of ``count`` names."""
+    found = entries.record.get(name)
+    if not isinstance(found, list) or len(found) != count or not all(isinstance(one, str) for one in found):
+        raise entries.wrong(name, f"{count} names")
+    return found
+
+
+def _spent(layers: Sequence[str], base: NetworkResult, found: NetworkResult) -> str:
+    """Spikes, synaptic operations and energy of each layer; nothing of runs of earlier versions."""
+    columns = []
+    for network in (base, found):
+        if network.spikes_per_image_by_layer is None or network.synops_per_image_by_layer is None:
+            return ""
+        columns.append((network.spikes_per_image_by_layer, network.synops_per_image_by_layer))
+    (spikes, synops), (fewer, less) = columns
+    rows = [
+        (
+            layer,
+            *(f"{n / 1e3:,.2f}" for n in (s0, s1)),
+            *(f"{n / 1e6:,.3f}" for n in (o0, o1)),
+            *(f"{_microjoules(n):,.3f}" for n in (o0, o1)),
+        )
+        for layer, s0, s1, o0, o1 in zip(layers, spikes, fewer, synops, less, strict=True)
+    ]
+    kinds = ("thousand spikes", "million synops", "µJ")
+    headings = ("layer", *(f"{kind}, {which}" for kind in kinds for which in ("baseline", "optimised")))
+    return html.table(headings, rows, "An image, by the layer that spikes.", numbers=range(1, 7))
+
+
+def _search(folder: Path, optimized: Entries) -> str:
+    parts = optimized.entries("cost_parts")
+    terms = ", ".join(f"{escape(name)} {parts.number(name):.3g}" for name in parts.record)
+    text = f"<h2>Search</h2><p>The best cost is {optimized.number('cost'):.3f}: {terms}.</p>"
+    return text + html.figure(*_figure(folder, "cost"))
+
+
+PERMUTATION = html.quiet("Spearman's rank correlation; p from a two-sided permutation test.")
 
 
 def _explanation(folder: Path, found: dict) -> list[str]:
     first, *others, depth = (escape(verdict(row)) for row in found["correlations"])
-    permutation = '<p class="quiet">Spearman\'s rank correlation; p from a two-sided permutation test.</p>'
-    significance, sensitivity = found["significance"], found["sensitivity"]
+    sections = [_significance(folder, found, [first, depth]), _sensitivity(folder, found, [*others, depth])]
+    return [*sections, _sweep(folder, found["sweep"])] if found["sweep"] else sections
+
+
+def _points(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
+
+
+def _significance(folder: Path, found: dict, lines: Sequence[str]) -> str:
+    significance = found["significance"]
     power = "squared eigenvalues, as eq. 13 is printed" if significance["squared"] else "eigenvalues (eq. 12)"
     rows = [
         (layer, str(k), "" if change is None else f"{change:+.1f} %", f"{percentile:.3f}")
@@ -186,133 +259,120 @@ def _explanation(folder: Path, found: dict) -> list[str]:
             found["layers"], significance["components"], significance["change_percent"], found["percentiles"]
         )
     ]
-    components = _table(
+    components = html.table(
         ("layer", "components", "change", "threshold's percentile"),
         rows,
         f"Components that explain {100 * significance['variance']:g} % of the variance",
         numbers=(1, 2, 3),
     )
+    return (
+        f"<h2>Thresholds and the significance of layers</h2><p>Principal components of the sums in front of each "
+        f"activation on {significance['images']:,} training images, by {power}.</p>{_points(lines)}{PERMUTATION}"
+        f"{html.figure(*_figure(folder, 'significance'))}{html.details('Numbers', components)}"
+    )
+
+
+def _sensitivity(folder: Path, found: dict, lines: Sequence[str]) -> str:
+    sensitivity = found["sensitivity"]
+    how, names = sensitivity["attack"], ("ann", "baseline", "optimized")
     rows = [
         (layer, *("undefined" if value is None else f"{value:.3f}" for value in values))
-        for layer, *values in zip(
-            found["layers"], *(sensitivity[name] for name in ("ann", "baseline", "optimized"))
-        )
+        for layer, *values in zip(found["layers"], *(sensitivity[name] for name in names))
     ]
-    noise = _table(
+    noise = html.table(
         ("layer", "ANN", "SNN, baseline", "SNN, optimised"),
         rows,
         f"Relative change of a layer's activation under attack, over {sensitivity['timesteps']} timesteps",
         numbers=(1, 2, 3),
     )
-    how = sensitivity["attack"]
-    noted = f"<ul>{''.join(f'<li>{line}</li>' for line in (*others, depth))}</ul>"
-    sections = [
-        f"<h2>Thresholds and the significance of layers</h2><p>Principal components of the sums in front of each "
-        f"activation on {significance['images']:,} training images, by "
-        f"{power}.</p><ul><li>{first}</li><li>{depth}</li></ul>{permutation}"
-        f"{_figure(folder, 'significance')}<details><summary>Numbers</summary>{components}</details>",
-        f"<h2>Thresholds and noise</h2><p>{how['method'].upper()} at {how['epsilon_grey_levels']:g}/255, crafted "
-        f"on the ANN, on {sensitivity['images']:,} training images.</p>{noted}{permutation}"
-        f"{_figure(folder, 'sensitivity')}<details><summary>Numbers</summary>{noise}</details>",
-    ]
-    if found["sweep"]:
-        sweep = found["sweep"]
-        under = f" ({escape(sweep['attack'])})" if sweep["attack"] else ""
-        text = (
-            f"<h2>The cost</h2><p>Searches with eq. 11 alone: {sweep['population']} candidates, "
-            f"{sweep['generations']} generations, {sweep['images']} training images{under}, the same first "
-            f"candidates for all. The curves are of the best candidate on {sweep['held_out_images']} training "
-            "images that its search did not see.</p>"
-        )
-        sections.append(text + _figure(folder, "cost_sweep"))
-    return sections
+    return (
+        f"<h2>Thresholds and noise</h2><p>{escape(how['method'].upper())} at {how['epsilon_grey_levels']:g}/255, "
+        f"crafted on the ANN, on {sensitivity['images']:,} training images.</p>{_points(lines)}{PERMUTATION}"
+        f"{html.figure(*_figure(folder, 'sensitivity'))}{html.details('Numbers', noise)}"
+    )
+
+
+def _sweep(folder: Path, sweep: dict) -> str:
+    under = f" ({escape(sweep['attack'])})" if sweep["attack"] else ""
+    return (
+        f"<h2>The cost</h2><p>Searches with eq. 11 alone: {sweep['population']} candidates, "
+        f"{sweep['generations']} generations, {sweep['images']} training images{under}, the same first "
+        f"candidates for all. The curves show the best candidate on {sweep['held_out_images']} training "
+        f"images that its search did not see.</p>{html.figure(*_figure(folder, 'cost_sweep'))}"
+    )
+
+
+ATTACKED = (
+    "Accuracy over time, clean and attacked, as in Fig. 3.",
+    "Above clean images, below the same images under attack. The dotted line is the ANN, attacked alike; a curve "
+    "above it is a spiking network that the attack, crafted on the ANN, misleads less.",
+)
 
 
 def _attack(folder: Path, found: dict) -> str:
-    rows = found["table"]["rows"]
-    name = f"attack-{found['name']}"
-    caption = (
-        "Above clean images, below the same images under attack. The dotted line is the ANN, attacked alike; a "
-        "curve above it is a spiking network that the attack, crafted on the ANN, misleads less."
-    )
+    images = found["images"]
     text = (
-        f"<h2>{escape(found['title'])}</h2><p>{found['images']:,} test images, {found['timesteps']} timesteps, "
-        "attacked on the ANN with their true labels. Attacked images are real ones: whole grey levels.</p>"
+        f"<h2>{escape(found['title'])}</h2><p>{images:,} test images, {found['timesteps']} timesteps, "
+        "attacked on the ANN with their true labels. Attacked images remain valid 8-bit images.</p>"
     )
+    text += html.quiet(labels.few(images)) if labels.few(images) else ""
     if found["targets_reached"] is not None:
-        text += f"<p>The ANN takes {100 * found['targets_reached']:.1f} % of the images for their targets.</p>"
-    text += _png(folder, name, "Accuracy over time, clean and attacked, as in Fig. 3.", caption)
-    cells = []
-    for dataset, reference, attack, method, architecture, ann, snn, steps in rows:
-        what = f"{reference}: {method}, {architecture} on {dataset}, {attack}"
-        cells.append((what, f"{ann:.2f}", f"{snn:.2f}", "-" if steps is None else str(steps)))
-    text += _table(
-        ("", *found["table"]["headings"][-3:]),
-        cells,
-        "Table III of the paper (FGSM at 8/255) and this run. Our timesteps are those from which the SNN stays "
-        "within that many points of the ANN under the same attack, at the closest target that both SNNs reach; a "
-        f"dash, and the accuracy after {found['timesteps']} timesteps, where there is none.",
-        numbers=(1, 2, 3),
-        own=range(len(rows) - 2, len(rows)),
-    )
-    if found["transfer"]:
-        transfer = found["transfer"]
-        text += _table(
-            ("attacked on", "ANN", "SNN, baseline", "SNN, optimised"),
-            [
-                (NETWORKS[source], *(f"{100 * row[n]:.1f} %" for n in ("ann", "baseline", "optimized")))
-                for source, row in transfer["accuracy"].items()
-            ],
-            f"Accuracy on {transfer['images']} test images after {transfer['timesteps']} timesteps. The SNNs are "
-            "attacked through the surrogate gradient of eq. 18; off the diagonal an attack is transferred.",
-            numbers=(1, 2, 3),
+        reached = _accuracy(found["targets_reached"], images)
+        text += f"<p>The ANN takes {reached} of the images for their targets.</p>"
+    text += html.figure(folder / "figures" / f"attack-{found['name']}.png", *ATTACKED)
+    text += _table_iii(found)
+    return text + (_transfer(found["transfer"]) if found["transfer"] else "")
+
+
+def _table_iii(found: dict) -> str:
+    images = found["images"]
+    rows = [PaperRow(*values) for values in found["table"]["rows"]]
+    cells = [
+        (
+            f"{row.reference}: {row.method}, {row.architecture} on {row.dataset}, {row.attack}",
+            *(_accuracy(a / 100, images) if row.own else f"{a:.2f} %" for a in (row.ann, row.snn)),
+            "-" if row.timesteps is None else str(row.timesteps),
         )
-    return text
+        for row in rows
+    ]
+    return html.table(
+        ("", "ANN", "SNN", "timesteps"),
+        cells,
+        "Table III of the paper (FGSM at 8/255) and this run, with 95 % intervals (Wilson). Our timesteps are "
+        "those from which the SNN stays within that many points of the ANN under the same attack, at the closest "
+        f"target that both SNNs reach; a dash, and the accuracy after {found['timesteps']} timesteps, where there "
+        "is none.",
+        numbers=(1, 2, 3),
+        # what a try-out on a few images found does not stand out
+        own=() if labels.few(images) else [index for index, row in enumerate(rows) if row.own],
+    )
+
+
+def _transfer(transfer: dict) -> str:
+    images = transfer["images"]
+    return html.table(
+        ("attacked on", "ANN", "SNN, baseline", "SNN, optimised"),
+        [
+            (labels.NETWORKS[source], *(_accuracy(row[n], images) for n in ("ann", "baseline", "optimized")))
+            for source, row in transfer["accuracy"].items()
+        ],
+        f"Accuracy on {images} test images after {transfer['timesteps']} timesteps. The SNNs are "
+        "attacked through the surrogate gradient of eq. 18; off the diagonal an attack is transferred.",
+        numbers=(1, 2, 3),
+    )
 
 
 def _configuration(config: dict) -> str:
     rows = [(key, str(value)) for key, value in config.items() if not isinstance(value, dict)]
-    rows += [(f"{name} version", version) for name, version in config.get("versions", {}).items()]
+    known = config.get("versions", {})
+    rows += [(f"{name} version", version) for name, version in known.items()] if isinstance(known, dict) else []
     cells = "".join(
-        f'<tr><td>{escape(key)}</td><td class="value">{escape(value)}</td></tr>' for key, value in rows
+        f'<tr><td>{escape(key)}</td><td class="value">{escape(str(value))}</td></tr>' for key, value in rows
     )
-    return (
-        "<h2>Configuration</h2><details><summary>Everything that the run was told</summary>"
-        f'<div class="table"><table>{cells}</table></div></details>'
-    )
+    content = f'<div class="table"><table>{cells}</table></div>'
+    return f"<h2>Configuration</h2>{html.details('Everything that the run was told', content)}"
 
 
-def _figure(folder: Path, name: str) -> str:
-    return _png(folder, name, *FIGURES[name])
-
-
-def _png(folder: Path, name: str, title: str, reading: str) -> str:
-    """A figure of the run with its caption; nothing where it was not drawn."""
-    path = folder / "figures" / f"{name}.png"
-    if not path.is_file():
-        return ""
-    image = base64.b64encode(path.read_bytes()).decode()
-    return (
-        f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{image}">'
-        f"<figcaption><b>{escape(title)}</b> {escape(reading)}</figcaption></figure>"
-    )
-
-
-def _table(
-    headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    caption: str = "",
-    numbers: Iterable[int] = (),
-    own: Iterable[int] = (),
-) -> str:
-    """``numbers`` are the columns that are set to the right, ``own`` the rows that stand out."""
-    right, bold = set(numbers), set(own)
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        classes = (' class="number"' if i in right else "" for i in range(len(values)))
-        return "".join(f"<{tag}{c}>{escape(str(v))}</{tag}>" for c, v in zip(classes, values))
-
-    classes = ('<tr class="own">' if i in bold else "<tr>" for i in range(len(rows)))
-    body = "".join(f"{start}{cells('td', row)}</tr>" for start, row in zip(classes, rows))
-    note = f'<p class="quiet">{escape(caption)}</p>' if caption else ""
-    return f'{note}<div class="table"><table><tr>{cells("th", headings)}</tr>{body}</table></div>'
+def _figure(folder: Path, name: str) -> tuple[Path, str, str]:
+    """A figure of the run, its title and how to read it."""
+    return folder / "figures" / f"{name}.png", *FIGURES[name]

@@ -1,4 +1,12 @@
-"""Names that people read, for networks and conventions."""
+"""Names that people read, for networks, conventions and intervals; and names from files, made harmless."""
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+
+from jaxsnn.analysis.intervals import wilson
+from jaxsnn.analysis.latency import LatencyRow
+from jaxsnn.analysis.results import NetworkResult, TestResult
 
 NETWORKS = {
     "clean": "nothing (clean)",
@@ -7,5 +15,96 @@ NETWORKS = {
     "optimized": "the optimised SNN",
 }
 
-
 CONVENTIONS = {"layer": "layer delay", "none": "no delay"}
+
+FEW = 100
+"""Below so many images the 95 % interval of an accuracy may reach 10 points to either side."""
+
+
+def other(delay: str) -> str:
+    """The other convention."""
+    return "none" if delay == "layer" else "layer"
+
+
+def for_table(name: str) -> str:
+    """A name from a file, as Rich prints it: brackets are no markup."""
+    return escape(name)
+
+
+def for_figure(name: str) -> str:
+    """A name from a file, as Matplotlib draws it: a dollar sign begins no formula."""
+    return name.replace("$", r"\$")
+
+
+def initial(network: NetworkResult) -> str:
+    """Where the membranes start, and how they leak if they do: "v0 0.5, leak 0.9"; "" where that is not known."""
+    if network.thresholds is None:
+        return ""
+    v0 = f"v0 {_spread(network.v0 or (0.0,))}"
+    leak = _spread(network.leak or (1.0,))
+    return v0 if leak == "1" else f"{v0}, leak {leak}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def baseline_name(network: NetworkResult) -> str:
+    """The baseline by its percentile and its membranes: "99.7 percentile, v0 0.5"."""
+    return _joined("baseline" if network.percentile is None else f"{network.percentile:g} percentile", network)
+
+
+def optimized_name(network: NetworkResult) -> str:
+    """The optimised network by its membranes: "optimised, v0 0.5"."""
+    return _joined("optimised", network)
+
+
+def columns(result: TestResult) -> tuple[str, str]:
+    """Both networks as headings of narrow columns, in lines of at most 13 characters."""
+    base = result.baseline
+    names = ("baseline" if base.percentile is None else f"{base.percentile:g} pct.", "optimised")
+    states = (
+        initial(network).replace(", ", "\n").replace(" to ", "\nto ") for network in (base, result.optimized)
+    )
+    first, second = (f"{name}\n{state}".rstrip() for name, state in zip(names, states))
+    return first, second
+
+
+def _joined(name: str, network: NetworkResult) -> str:
+    state = initial(network)
+    return f"{name}, {state}" if state else name
+
+
+def steps(count: int | None) -> str:
+    """Timesteps to a target."""
+    return "never" if count is None else str(count)
+
+
+def saving(row: LatencyRow) -> str:
+    """What the optimised network saves to one target, in a clause: "32 instead of 36 steps (11.1 % fewer)".
+
+    Only where both reach it.
+    """
+    before, after, gain = row.baseline_timesteps, row.optimized_timesteps, row.improvement_percent
+    if before == after or gain is None:
+        return f"the same {after} steps"
+    return f"{after} instead of {before} steps ({abs(gain):.1f} % {'fewer' if gain > 0 else 'more'})"
+
+
+def accuracy_interval(share: float, images: int) -> str:
+    """The 95 % interval of an accuracy on so many images, in percent: "84.5..87.5"."""
+    low, high = wilson(share, images)
+    return f"{100 * low:.1f}..{100 * high:.1f}"
+
+
+def few(images: int) -> str:
+    """A sentence where a comparison is on few images, else ""."""
+    if images >= FEW:
+        return ""
+    return f"Only {images} image{'s' * (images != 1)}: mind the intervals, this is a try-out and no result."
+
+
+def under(attack: dict | None) -> str:
+    """The attack on a result's images, " under FGSM at 8/255"; "" where there was none."""
+    return f" under {str(attack['method']).upper()} at {attack['epsilon_grey_levels']:g}/255" if attack else ""

@@ -1,86 +1,133 @@
-"""The table at the end of a run."""
+"""Tables at the end of a command; each fits 80 columns and cuts no number."""
+
+from collections.abc import Sequence
 
 from rich.table import Table
 
-from jaxsnn.analysis.paper_results import HEADINGS
-from jaxsnn.reports.labels import CONVENTIONS, NETWORKS
+from jaxsnn.analysis.latency import LatencyRow
+from jaxsnn.analysis.paper_results import PaperRow
+from jaxsnn.analysis.results import TestResult
+from jaxsnn.reports import labels
 
 
-def _tables(result: dict) -> list[Table]:
-    title = f"Table III of the paper, and {result['title']} on {result['images']:,} test images"
-    table = Table(title=title, title_justify="left")
-    # in 80 columns there is no room for references
-    shown = [i for i, heading in enumerate(HEADINGS) if heading not in ("reference", "attack")]
-    for i in shown:
-        table.add_column(HEADINGS[i], no_wrap=True)
-    for row in result["table"]["rows"]:
-        table.add_row(*("-" if row[i] is None else str(row[i]) for i in shown))
-    if not result["transfer"]:
-        return [table]
-    return [table, _transfer_table(result["transfer"])]
-
-
-def _transfer_table(transfer: dict) -> Table:
-    table = Table(
-        title=f"accuracy on {transfer['images']} images attacked on ..., after {transfer['timesteps']} timesteps",
-        title_justify="left",
-    )
-    for heading in ("attacked on", "ANN", "SNN, baseline", "SNN, optimised"):
-        table.add_column(heading)
-    for source, row in transfer["accuracy"].items():
-        table.add_row(NETWORKS[source], *(f"{100 * value:.1f} %" for value in row.values()))
-    return table
-
-
-def comparison_table(results: dict) -> Table:
+def comparison_table(results: TestResult | dict) -> Table:
     """Baseline against optimised: timesteps at each target in both conventions, accuracy at equal time, spikes.
 
-    Fits 80 columns.
+    Args:
+        results: of the comparison, or the contents of a results.json.
     """
-    baseline, optimized = results["baseline"], results["optimized"]
-    attack = results.get("attack")
-    under = f" under {attack['method'].upper()} {attack['epsilon_grey_levels']:g}/255" if attack else ""
+    result = TestResult.of(results)
+    ann = f"ANN {100 * result.ann_accuracy:.2f} %"
     table = Table(
-        title=f"{results['test_images']:,} test images{under}, ANN {100 * results['ann_accuracy']:.2f} % "
-        "(targets in points below)",
+        title=f"{result.test_images:,} test images{labels.under(result.attack)}, {ann} (targets in points below)",
+        caption=labels.few(result.test_images) or None,
         title_justify="left",
+        caption_justify="left",
     )
     table.add_column("", no_wrap=True)
-    name = f"{baseline['percentile']:g} pct." if baseline.get("percentile") else "baseline"
-    for heading in (name, "optimised", "change", "95 % range"):
+    for heading in (*labels.columns(result), "change", "95 % range"):
         table.add_column(heading, justify="right", no_wrap=True)
-    other = "none" if results["delay"] == "layer" else "layer"
-    _latency_rows(table, results["latency"], results["delay"])
-    _latency_rows(table, results["latency_other_delay"], other)
+    _latency_rows(table, result.latency, result.delay)
+    _latency_rows(table, result.latency_other_delay, labels.other(result.delay))
+    _accuracy_rows(table, result)
     table.add_section()
-    table.add_row("[bold]accuracy[/]")
-    for t in iso_times(results):
-        pair = [100 * net["accuracy"][t - 1] for net in (baseline, optimized)]
-        change = f"{pair[1] - pair[0]:+.2f} pt"
-        table.add_row(f"  at {t} timesteps", *(f"{a:.2f} %" for a in pair), change)
-    table.add_section()
-    for key, label, scale in (("spikes_per_image", "k spikes", 1e3), ("synops_per_image", "M synops", 1e6)):
-        pair = [net[key] / scale for net in (baseline, optimized)]
-        change = f"{100 * (pair[1] / pair[0] - 1):+.1f} %" if pair[0] else ""
-        table.add_row(f"{label} an image", *(f"{v:.1f}" for v in pair), change)
+    pair = (result.baseline, result.optimized)
+    _total_row(table, "k spikes an image", [network.spikes_per_image / 1e3 for network in pair])
+    _total_row(table, "M synops an image", [network.synops_per_image / 1e6 for network in pair])
     return table
 
 
-def _latency_rows(table: Table, rows: list[dict], delay: str) -> None:
+def _latency_rows(table: Table, rows: Sequence[LatencyRow], delay: str) -> None:
     table.add_section()
-    table.add_row(f"[bold]timesteps, {CONVENTIONS[delay]}[/]")
+    table.add_row(f"[bold]timesteps, {labels.CONVENTIONS[delay]}[/]")
     for row in rows:
-        gain, interval = row["improvement_percent"], row["ci95"]
-        pair = [row[f"{name}_timesteps"] for name in ("baseline", "optimized")]
+        gain, ends = row.improvement_percent, row.ci95
         table.add_row(
-            f"  to {row['target_name']} ({100 * row['target']:.1f} %)",
-            *("never" if value is None else str(value) for value in pair),
-            "" if gain is None else f"{-gain:+.1f} %".replace("-0.0", "0.0"),
-            "" if interval is None else f"{-interval[1]:+.0f}..{-interval[0]:+.0f} %",
+            f"  to {labels.for_table(row.target_name)} ({100 * row.target:.1f} %)",
+            labels.steps(row.baseline_timesteps),
+            labels.steps(row.optimized_timesteps),
+            "" if gain is None else f"{-gain:+.1f} %".replace("-0.0", "0.0").replace("+0.0", "0.0"),
+            "" if ends is None else f"{-ends[1]:+.0f}..{-ends[0]:+.0f} %",
         )
 
 
-def iso_times(results: dict) -> list[int]:
+def _accuracy_rows(table: Table, result: TestResult) -> None:
+    table.add_section()
+    table.add_row("[bold]accuracy[/]")
+    for step in iso_times(result):
+        pair = [100 * network.accuracy[step - 1] for network in (result.baseline, result.optimized)]
+        ends = None if result.accuracy_gain_ci95 is None else result.accuracy_gain_ci95[step - 1]
+        table.add_row(
+            f"  at {step} timesteps",
+            *(f"{accuracy:.2f} %" for accuracy in pair),
+            f"{pair[1] - pair[0]:+.2f} pt",
+            "" if ends is None else f"{ends[0]:+.1f}..{ends[1]:+.1f}",
+        )
+
+
+def _total_row(table: Table, label: str, pair: Sequence[float]) -> None:
+    change = f"{100 * (pair[1] / pair[0] - 1):+.1f} %" if pair[0] else ""
+    table.add_row(label, *(f"{value:.1f}" for value in pair), change)
+
+
+def iso_times(result: TestResult) -> list[int]:
     """The steps at which accuracies are compared: where the optimised network reaches a target, and the last."""
-    reached = {row["optimized_timesteps"] for row in results["latency"]} - {None}
-    return sorted(reached | {results["timesteps"]})
+    reached = {row.optimized_timesteps for row in result.latency if row.optimized_timesteps is not None}
+    return sorted(reached | {result.timesteps})
+
+
+def attack_tables(result: dict) -> list[Table]:
+    """What ``jaxsnn.attack`` found, one entry of attack.json: Table III, and how attacks transfer."""
+    tables = [table_iii(result)]
+    if result["transfer"]:
+        tables.append(transfer_table(result["transfer"]))
+    return tables
+
+
+def table_iii(result: dict) -> Table:
+    """The rows of the paper and of this run, each in two lines; ours with the intervals of their accuracies."""
+    images = result["images"]
+    table = Table(
+        title=f"Table III of the paper, and {labels.for_table(result['title'])} on {images:,} test images",
+        caption=labels.few(images) or "Below this run's accuracies: their 95 % intervals.",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("network and thresholds", overflow="fold")
+    for heading in ("ANN %", "SNN %", "timesteps"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = [PaperRow(*values) for values in result["table"]["rows"]]
+    for before, row in zip([None, *rows], rows):
+        if row.own and before is not None and not before.own:
+            table.add_section()
+        table.add_row(
+            "\n  ".join(labels.for_table(line) for line in row.lines()),
+            *(_with_interval(percent, images if row.own else None) for percent in (row.ann, row.snn)),
+            "-" if row.timesteps is None else str(row.timesteps),
+        )
+    return table
+
+
+def _with_interval(percent: float, images: int | None) -> str:
+    """An accuracy and, below it, its interval on so many images; side by side they would not fit."""
+    if images is None:
+        return f"{percent:.2f}"
+    return f"{percent:.2f}\n{labels.accuracy_interval(percent / 100, images)}"
+
+
+def transfer_table(transfer: dict) -> Table:
+    """Accuracy of each network on images attacked on each of them, with its interval."""
+    images = transfer["images"]
+    table = Table(
+        title=f"accuracy in % on {images} images attacked on ..., after {transfer['timesteps']} timesteps",
+        caption=labels.few(images) or None,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("attacked on", no_wrap=True)
+    for heading in ("ANN", "SNN, baseline", "SNN, optimised"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for source, row in transfer["accuracy"].items():
+        cells = (_with_interval(100 * row[name], images) for name in ("ann", "baseline", "optimized"))
+        table.add_row(labels.NETWORKS[source], *cells)
+    return table

@@ -19,19 +19,20 @@ class Scalars:
     def __init__(self, folder: Path | None):
         self._writer = None
         if folder is not None:
-            from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-            self._writer = EventFileWriter(str(folder))
+            writers = importlib.import_module("tensorboard.summary.writer.event_file_writer")
+            self._writer = writers.EventFileWriter(str(folder))
 
     def write(self, row: dict) -> None:
         """Write the numbers of one row, and the parts of its cost."""
         if self._writer is None:
             return
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
+        events, summaries = (
+            importlib.import_module(f"tensorboard.compat.proto.{name}") for name in ("event_pb2", "summary_pb2")
+        )
         numbers = {key: value for key, value in row.items() if type(value) in (int, float)}
         numbers |= {f"cost/{name}": value for name, value in row["parts"].items()}
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
-        self._writer.add_event(Event(wall_time=time.time(), step=row["generation"], summary=Summary(value=values)))
+        values = [summaries.Summary.Value(tag=tag, simple_value=value) for tag, value in numbers.items()]
+        self._writer.add_event(
+            events.Event(wall_time=time.time(), step=row["generation"], summary=summaries.Summary(value=values))
+        )
         self._writer.flush()
