@@ -1,23 +1,24 @@
 """Attack a run's networks, as section V of the paper does (Table III, Fig. 3): python -m jaxsnn.attack RUN"""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 
 import data
 from jaxsnn.analysis.adversarial import Attack, Victim, ann_victim, attack_of, other_classes, perturb, snn_victim
 from jaxsnn.analysis.comparison import ann_right, compare_on_test
-from jaxsnn.analysis.paper_results import HEADINGS, PAPER
+from jaxsnn.analysis.paper_results import HEADINGS, OURS, PAPER, PaperRow
+from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
-from jaxsnn.cli.options import PlanOptions
+from jaxsnn.cli.options import DebugOptions, PlanOptions
+from jaxsnn.cli.run_options import RunOptions
 from jaxsnn.errors import UserError
 from jaxsnn.records.finished_run import FinishedRun, read_run
-from jaxsnn.reports import figures, html_report
-from jaxsnn.reports.tables import _tables
+from jaxsnn.reports import figures, html_report, labels
+from jaxsnn.reports.tables import attack_tables
+from jaxsnn.runtime.checks import at_least
 from jaxsnn.runtime.files import read_json, write_csv, write_json
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
@@ -25,7 +26,7 @@ from jaxsnn.simulation.plan_table import print_plan
 
 
 @dataclass(frozen=True)
-class AttackConfig(PlanOptions):
+class AttackConfig(RunOptions, PlanOptions, DebugOptions):
     """Attack the networks of a run on test images: the ANN, and the SNN with baseline and optimised thresholds.
 
     Images are attacked on the ANN, and some of them also on each SNN through the surrogate gradient of eq. 18, to
@@ -33,12 +34,6 @@ class AttackConfig(PlanOptions):
     folder; run it again for another attack.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of a finished run."""
-    weights: Path | None = None
-    """The run's weights file, where it has moved."""
-    data_dir: Path | None = None
-    """Folder of the run's dataset, where it has moved."""
     attack: Literal["fgsm", "pgd"] = "fgsm"
     """FGSM (eq. 16), or projected gradient descent from a random start."""
     epsilon: float = 8.0
@@ -46,9 +41,9 @@ class AttackConfig(PlanOptions):
     steps: int = 10
     """Steps of pgd, of epsilon / 4 each."""
     targeted: bool = False
-    """Drive each image towards another class, drawn at random, in place of away from its own."""
+    """Drive each image towards another class, drawn at random, instead of away from its own."""
     images: int = 500
-    """Test images, the networks' curves are drawn over."""
+    """Test images over which the networks' curves are drawn."""
     transfer_images: int = 100
     """Test images that are also attacked on the SNNs; 0 for none."""
     timesteps: int | None = None
@@ -57,108 +52,137 @@ class AttackConfig(PlanOptions):
     """Of the random starts and targets."""
     batch: int = 25
     """Images that are attacked on an SNN at once; its gradient keeps the membranes of all timesteps."""
-    debug: bool = False
-    """Show where an error came from."""
+
+    def checked(self) -> "AttackConfig":
+        """The same options; raises ``UserError`` where one is out of its range."""
+        at_least(self, images=1, transfer_images=0, batch=1, seed=0, timesteps=1)
+        if self.transfer_images > self.images:
+            raise UserError(
+                f"--transfer-images is {self.transfer_images}, expected at most --images, {self.images}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run's networks on its test images, and what is done to them.
+
+    Attributes:
+        targets: classes (B,) that the images are driven towards; None drives them away from their own.
+        timesteps: of the SNNs.
+    """
+
+    run: FinishedRun
+    how: Attack
+    targets: np.ndarray | None
+    timesteps: int
+    plan: Plan
+
+    @property
+    def test(self) -> data.Dataset:
+        return self.run.dataset
+
+    @property
+    def title(self) -> str:
+        """The attack in words."""
+        return str(self.how) if self.targets is None else f"{self.how} (targeted)"
+
+    @property
+    def name(self) -> str:
+        """The attack in attack.json and in names of files."""
+        suffix = "" if self.targets is None else "-targeted"
+        return f"{self.how.method}-{self.how.epsilon * 255:.6g}{suffix}"
+
+    def compared(self, images: np.ndarray) -> TestResult:
+        """Both SNNs and the ANN on images of the test set."""
+        run = self.run
+        found = compare_on_test(
+            run.snn, run.baseline, run.optimized, images, self.test.labels, self.timesteps, run.dynamics, self.plan
+        )
+        return replace(found, baseline=replace(found.baseline, percentile=run.config.percentile))
+
+    def ann_accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Share of the images that the ANN takes for ``labels``."""
+        return float(ann_right(self.run.snn.network, self.run.snn.params, images, labels).mean())
 
 
 def attack(config: AttackConfig) -> dict:
     """Run the command; returns what it added to attack.json."""
     console = Console()
-    for name, low in (("images", 1), ("transfer_images", 0), ("batch", 1), ("seed", 0)):
-        if getattr(config, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
-    if config.transfer_images > config.images:
-        raise UserError(
-            f"--transfer-images is {config.transfer_images}, expected at most --images, {config.images}"
-        )
-    how = attack_of(config.attack, config.epsilon, steps=config.steps, seed=config.seed)
+    how = attack_of(config.checked().attack, config.epsilon, steps=config.steps, seed=config.seed)
     run = read_run(config.run, "test", config.images, config.weights, config.data_dir, console.out)
-    test, plan = run.dataset, config.plan()
-    timesteps = config.timesteps or run.results["timesteps"]
-    if timesteps <= run.dynamics.silent_steps(run.snn.network):
-        raise UserError(
-            f"--timesteps is {timesteps}, expected more than the layer delay of "
-            f"{run.dynamics.silent_steps(run.snn.network)} steps"
-        )
+    timesteps = config.timesteps or run.tested.timesteps
+    silent = run.dynamics.silent_steps(run.snn.network)
+    if timesteps <= silent:
+        raise UserError(f"--timesteps is {timesteps}, expected more than the layer delay of {silent} steps")
     if config.explain_plan:
-        print_plan(console, run.snn, plan, run.dynamics, timesteps, 2, len(test))
+        print_plan(console, run.snn, config.plan(), run.dynamics, timesteps, 2, len(run.dataset))
         return {}
-    victims = _victims(run, timesteps, plan.precision) if config.transfer_images else {}
-    targets = other_classes(test.labels, run.snn.network.classes, config.seed) if config.targeted else None
+    classes, labels_of = run.snn.network.classes, run.dataset.labels
+    targets = other_classes(labels_of, classes, config.seed) if config.targeted else None
+    scene = Scene(run, how, targets, timesteps, config.plan())
+    victims = _victims(scene) if config.transfer_images else {}
 
-    console.print(f"{how}{' (targeted)' * config.targeted} on {len(test)} test images, {timesteps} timesteps")
-    attacked = perturb(ann_victim(run.snn), how, test.images, test.labels, targets)
-    kinds = {
-        name: compare_on_test(
-            run.snn,
-            run.baseline,
-            run.optimized,
-            images,
-            test.labels,
-            timesteps,
-            run.dynamics,
-            plan,
-        )
-        for name, images in (("clean", test.images), ("attacked", attacked))
-    }
+    console.print(
+        f"{scene.title} on {len(scene.test)} test images, {timesteps} timesteps", highlight=False, markup=False
+    )
+    attacked = perturb(ann_victim(run.snn), how, scene.test.images, labels_of, targets)
+    clean, under = scene.compared(scene.test.images), scene.compared(attacked)
     result = {
-        "name": f"{config.attack}-{config.epsilon:g}{'-targeted' * config.targeted}",
-        "title": f"{how}{' (targeted)' * config.targeted}",
+        "name": scene.name,
+        "title": scene.title,
         "attack": how.record() | {"targeted": config.targeted},
-        "data": test.name,
-        "images": len(test),
+        "data": scene.test.name,
+        "images": len(scene.test),
         "timesteps": timesteps,
         "percentile": run.config.percentile,
-        "targets_reached": None if targets is None else _reached(run, attacked, targets),
-        "table": {"headings": HEADINGS, "rows": [*PAPER, *our_rows(run, how, kinds["attacked"])]},
-        "transfer": None,
-        **kinds,
+        "targets_reached": None if targets is None else scene.ann_accuracy(attacked, targets),
+        "table": {"headings": HEADINGS, "rows": [*PAPER, *our_rows(run, how, under)]},
+        "transfer": _transfer(scene, victims, config.transfer_images, config.batch) if victims else None,
+        "clean": clean.to_json(),
+        "attacked": under.to_json(),
     }
-    if config.transfer_images:
-        few = test.select(np.arange(config.transfer_images))
-        result["transfer"] = _transfer(
-            run, victims, how, few, None if targets is None else targets[: len(few)], timesteps, plan, config.batch
-        )
-    _write(run, result)
-    for table in _tables(result):
+    _keep(run, result)
+    for table in attack_tables(result):
         console.print(table)
-    console.print(f"-> {html_report.write(run.folder)}", highlight=False, soft_wrap=True)
+    _write_numbers(run, result)
+    _draw(run, scene, clean, under)
+    console.print(f"-> {html_report.write(run.folder)}", highlight=False, markup=False, soft_wrap=True)
     return result
 
 
-def our_rows(run: FinishedRun, how: Attack, attacked: dict) -> list[tuple]:
-    """Baseline and optimised as rows of Table III, in percent, from ``compare_on_test`` on attacked images.
+def our_rows(run: FinishedRun, how: Attack, attacked: TestResult) -> list[PaperRow]:
+    """Baseline and optimised as rows of Table III, from a comparison on attacked images.
 
     The timesteps are those from which the SNN stays within a number of points of the ANN under the same attack,
     and its accuracy is the one at that step: of the targets that both SNNs reach, and that a network which has not
     spoken yet does not, the one closest to the ANN. Where there is none, the timesteps are None, and the accuracy
     is the one at the last step.
     """
-    networks = (("baseline", f"{run.config.percentile:g} percentile"), ("optimized", "optimised"))
-    silent = max(attacked[name]["accuracy"][0] for name, _ in networks)
+    silent = max(network.accuracy[0] for network in (attacked.baseline, attacked.optimized))
     both = (
         row
-        for row in attacked["latency"]
-        if row["target"] > silent and all(row[f"{name}_timesteps"] for name, _ in networks)
+        for row in attacked.latency
+        if row.target > silent and row.baseline_timesteps is not None and row.optimized_timesteps is not None
     )
     closest = next(both, None)
     rows = []
-    for name, method in networks:
-        steps, accuracy = closest and closest[f"{name}_timesteps"], attacked[name]["accuracy"]
-        method += f", to {closest['target_name']}" if closest else ""
-        percent = (round(100 * a, 2) for a in (attacked["ann_accuracy"], accuracy[(steps or len(accuracy)) - 1]))
-        rows.append((run.config.data, "this run", str(how), method, run.snn.network.name, *percent, steps))
+    for network, method, steps in (
+        (attacked.baseline, labels.baseline_name(attacked.baseline), closest and closest.baseline_timesteps),
+        (attacked.optimized, labels.optimized_name(attacked.optimized), closest and closest.optimized_timesteps),
+    ):
+        if closest is not None:
+            method = f"{method}, to {closest.target_name}"
+        ann, snn = (
+            round(100 * a, 2) for a in (attacked.ann_accuracy, network.accuracy[(steps or attacked.timesteps) - 1])
+        )
+        rows.append(PaperRow(run.config.data, OURS, str(how), method, run.snn.network.name, ann, snn, steps))
     return rows
 
 
-def _reached(run: FinishedRun, images: np.ndarray, targets: np.ndarray) -> float:
-    """Share of the images that the ANN takes for their targets."""
-    return float(ann_right(run.snn.network, run.snn.params, images, targets).mean())
-
-
-def _victims(run: FinishedRun, timesteps: int, precision: str) -> dict[str, Victim]:
-    """The networks of a run that can be attacked, by the names that jaxsnn.reports.html_report knows."""
-    own = (timesteps, run.dynamics, precision)
+def _victims(scene: Scene) -> dict[str, Victim]:
+    """The networks of a run that can be attacked, by the names in ``jaxsnn.reports.labels``."""
+    run, own = scene.run, (scene.timesteps, scene.run.dynamics, scene.plan.precision)
     return {
         "ann": ann_victim(run.snn),
         "baseline": snn_victim(run.snn, run.baseline, *own),
@@ -166,49 +190,58 @@ def _victims(run: FinishedRun, timesteps: int, precision: str) -> dict[str, Vict
     }
 
 
-def _transfer(
-    run: FinishedRun,
-    victims: dict[str, Victim],
-    how: Attack,
-    test: data.Dataset,
-    targets: np.ndarray | None,
-    timesteps: int,
-    plan: Plan,
-    batch: int,
-) -> dict:
-    """Accuracy of each network on images attacked on each of them."""
-    rows = {}
+def _transfer(scene: Scene, victims: dict[str, Victim], count: int, batch: int) -> dict:
+    """Accuracy of each network on ``count`` images attacked on each of them."""
+    run, few = scene.run, scene.test.select(np.arange(count))
+    targets = None if scene.targets is None else scene.targets[:count]
+    rows: dict[str, Any] = {}
     for name in ("clean", *victims):
-        images = test.images
+        images = few.images
         if name in victims:
-            images = perturb(victims[name], how, images, test.labels, targets, batch=batch)
-        rows[name] = {"ann": float(ann_right(run.snn.network, run.snn.params, images, test.labels).mean())}
+            images = perturb(victims[name], scene.how, images, few.labels, targets, batch=batch)
+        rows[name] = {"ann": scene.ann_accuracy(images, few.labels)}
         for target, genes in (("baseline", run.baseline), ("optimized", run.optimized)):
-            observed = observe(run.snn, genes, images, test.labels, timesteps, run.dynamics, plan)
+            observed = observe(
+                run.snn,
+                genes,
+                images,
+                few.labels,
+                timesteps=scene.timesteps,
+                dynamics=run.dynamics,
+                plan=scene.plan,
+            )
             rows[name][target] = float(observed.accuracy[0, -1])
-    return {"images": len(test), "timesteps": timesteps, "accuracy": rows}
+    return {"images": len(few), "timesteps": scene.timesteps, "accuracy": rows}
 
 
-def _write(run: FinishedRun, result: dict) -> None:
-    """attack.json, which keeps the results of other attacks, the figure, and the numbers as CSV."""
+def _keep(run: FinishedRun, result: dict) -> None:
+    """Add to attack.json, which keeps the results of other attacks."""
     path = run.folder / "attack.json"
     kept = read_json(path) if path.exists() else {}
     write_json(path, kept | {result["name"]: result})
-    figure = run.folder / "figures" / f"attack-{result['name']}.png"
-    panels = {"clean": result["clean"], result["title"]: result["attacked"]}
-    figures.clean_and_attacked(panels, f"{result['percentile']:g} percentile", figure)
+
+
+def _draw(run: FinishedRun, scene: Scene, clean: TestResult, attacked: TestResult) -> None:
+    """The figure of the curves."""
+    path = run.folder / "figures" / f"attack-{scene.name}.png"
+    figures.clean_and_attacked({"clean": clean, scene.title: attacked}, path)
+
+
+def _write_numbers(run: FinishedRun, result: dict) -> None:
+    """The numbers of the figure and of the tables as CSV."""
+    folder, stem = run.folder / "figures", f"attack-{result['name']}"
     curves = [
         (kind, name, step, accuracy)
         for kind in ("clean", "attacked")
         for name in ("baseline", "optimized")
         for step, accuracy in enumerate(result[kind][name]["accuracy"], 1)
     ]
-    write_csv(figure.with_suffix(".csv"), ("images", "thresholds", "timestep", "accuracy"), curves)
-    write_csv(figure.with_name(f"{figure.stem}-table.csv"), HEADINGS, result["table"]["rows"])
+    write_csv(folder / f"{stem}.csv", ("images", "thresholds", "timestep", "accuracy"), curves)
+    write_csv(folder / f"{stem}-table.csv", HEADINGS, result["table"]["rows"])
     if result["transfer"]:
         rows = [(source, *row.values()) for source, row in result["transfer"]["accuracy"].items()]
         header = ("attacked_on", "ann", "snn_baseline", "snn_optimized")
-        write_csv(figure.with_name(f"{figure.stem}-transfer.csv"), header, rows)
+        write_csv(folder / f"{stem}-transfer.csv", header, rows)
 
 
 if __name__ == "__main__":

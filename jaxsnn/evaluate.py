@@ -1,34 +1,36 @@
 """Compare thresholds with the baseline on test images: python -m jaxsnn.evaluate RUN_OR_THRESHOLDS"""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 import data
 from jaxsnn.analysis.comparison import compare_on_test
+from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
-from jaxsnn.cli.options import PlanOptions
-from jaxsnn.conversion.calibration import Calibration, calibrate
+from jaxsnn.cli.options import DebugOptions, PlanOptions
+from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
-from jaxsnn.networks.spiking import Dynamics, Genes
-from jaxsnn.records.thresholds_file import GENES, genes_to_json, read_thresholds
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.records.finished_run import located_folder, located_network, located_weights
+from jaxsnn.records.thresholds_file import GENES, read_thresholds
 from jaxsnn.reports import figures
 from jaxsnn.reports.tables import comparison_table
-from jaxsnn.runtime.files import write_json
+from jaxsnn.runtime.checks import at_least, in_range
+from jaxsnn.runtime.entries import Entries
+from jaxsnn.runtime.files import read_json, write_json
 from jaxsnn.runtime.provenance import describe_device, versions
 from jaxsnn.search.evolve import subsets
 from jaxsnn.simulation.plan_table import print_plan
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(PlanOptions):
+class EvaluateConfig(PlanOptions, DebugOptions):
     """Evaluate a run's thresholds, or those of a JSON file, on test images, beside the baseline's.
 
     The file needs a list "thresholds" (one per spiking layer, in units of the ANN's activations); jaxsnn.optimize
@@ -41,10 +43,11 @@ class EvaluateConfig(PlanOptions):
     """Trained ANN; default: the one that the thresholds name, or the embedded network."""
     network: str | None = None
     """Network of weights that do not describe it, a name or FILE.json; default: the one the thresholds name."""
-    data: str = "embedded"
-    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
+    data: str | None = None
+    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME; default: the run's,
+    or embedded for a file of thresholds alone."""
     data_dir: Path | None = None
-    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+    """Folder of the dataset; default: the run's, $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
     images: int | None = None
     """Test images; default: all."""
     timesteps: int = 100
@@ -58,66 +61,47 @@ class EvaluateConfig(PlanOptions):
     """Fire above the threshold, or at it too; default: as in the file, or above."""
     out: Path | None = None
     """Also write results.json and the figure of the accuracies into this folder."""
-    debug: bool = False
-    """Show where an error came from."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which images: a dataset's name, and its folder where that is not the usual one."""
+
+    name: str
+    folder: Path | None
+
+    def load(self, split: str, limit: int | None = None) -> data.Dataset:
+        return data.load(self.name, split, self.folder, limit=limit)
 
 
 def evaluate(config: EvaluateConfig) -> dict:
     """Run the command; returns the results."""
     console = Console()
-    for name, low in (("timesteps", 1), ("calibration_images", 1)):
-        if getattr(config, name) < low:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least {low}")
+    at_least(config, timesteps=1, calibration_images=1)
+    in_range(config, "(0, 100]", "percentile")
     plan = config.plan()
-    if not 0 < config.percentile <= 100:
-        raise UserError(f"--percentile is {config.percentile}, expected in (0, 100]")
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
     found = read_thresholds(config.run)
-    test = data.load(config.data, "test", config.data_dir, limit=config.images)
-    shape = test.images.shape[1:]
-    snn, sha256 = load_named(found, config.run, config.weights, config.network, shape, console.out)
+    source = source_of(config)
+    test = source.load("test", config.images)
+    snn, sha256 = load_named(
+        _located(config, found), config.run, config.weights, config.network, test.images.shape[1:], console.out
+    )
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
-    layers = len(snn.network.spiking)
-    for key in GENES:
-        if found.get(key) is not None and len(found[key]) != layers:
-            raise UserError(
-                f"{config.run}: {key} has {len(found[key])} entries, network {snn.network.name} has {layers} "
-                "spiking layers"
-            )
-
-    def calibration() -> Calibration:
-        train = data.load(config.data, "train", config.data_dir)
-        if config.calibration_images > len(train):
-            raise UserError(
-                f"--calibration-images is {config.calibration_images}, but {config.data} has only {len(train)} "
-                "training images"
-            )
-        subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
-        return calibrate(snn.network, snn.params, train.images[subset])
-
-    def genes(thresholds: np.ndarray, v0, leak) -> Genes:
-        return Genes(*(None if part is None else np.asarray(part)[None] for part in (thresholds, v0, leak)))
-
-    percentile = found.get("percentile", config.percentile)
-    baseline = found.get("baseline_thresholds")
-    if baseline is None:
-        baseline, percentile = calibration().threshold(config.percentile), config.percentile
-    if not isinstance(percentile, int | float) or not math.isfinite(percentile):
-        raise UserError(f"{config.run}: percentile is {percentile!r}, expected a number")
+    _check_lengths(config.run, found, snn)
+    baseline, percentile = baseline_of(config, found, snn, source)
     delay = config.delay or found.get("delay") or "layer"
     dynamics = Dynamics(config.comparison or found.get("comparison") or ">", delay)
-    optimized = genes(found["thresholds"], found.get("v0"), found.get("leak"))
-    reference = genes(baseline, found.get("baseline_v0"), found.get("baseline_leak"))
     if config.explain_plan:
         print_plan(console, snn, plan, dynamics, config.timesteps, 2, len(test))
         return {}
     with Progress(console=console) as bar:
         task = bar.add_task(f"{len(test)} test images", total=2 * len(test))
-        results = compare_on_test(
+        tested = compare_on_test(
             snn,
-            reference,
-            optimized,
+            baseline,
+            Genes.from_record(found),
             test.images,
             test.labels,
             config.timesteps,
@@ -125,15 +109,83 @@ def evaluate(config: EvaluateConfig) -> dict:
             plan,
             lambda n: bar.update(task, advance=n),
         )
-    results |= {"data": config.data, "network": snn.network.name, "weights_sha256": sha256}
-    results |= {"test_sha256": test.content_hash(), "versions": versions(), "device": describe_device()}
-    results["baseline"] |= {"percentile": percentile} | genes_to_json(reference)
-    results["optimized"] |= genes_to_json(optimized)
-    console.print(comparison_table(results))
+    tested = replace(tested, baseline=replace(tested.baseline, percentile=percentile))
+    results = tested.to_json() | {
+        "data": source.name,
+        "network": snn.network.name,
+        "weights_sha256": sha256,
+        "test_sha256": test.content_hash(),
+        "versions": versions(),
+        "device": describe_device(),
+    }
+    report(config, console, tested, results)
+    return results
+
+
+def report(config: EvaluateConfig, console: Console, tested: TestResult, results: dict) -> None:
+    """Print the table, and write what ``--out`` asks for: the numbers before the figure."""
+    console.print(comparison_table(tested))
     if config.out is not None:
         write_json(config.out / "results.json", results)
-        figures.accuracy_curves(results, config.out / "accuracy.png")
-    return results
+        figures.accuracy_curves(tested, config.out / "accuracy.png")
+
+
+def source_of(config: EvaluateConfig) -> Source:
+    """The images that the options name, else those of the run in whose folder the thresholds are."""
+    record = _folder(config) / "config.json"
+    is_run = config.run.is_dir() or config.run.name == "thresholds.json"
+    held = read_json(record) if is_run and record.is_file() else {}
+    for name in ("data", "data_dir"):
+        if not isinstance(held.get(name), str | None):
+            raise UserError(f"{record}: {name} is {held[name]!r}, expected a string"[:500])
+    name = config.data or held.get("data") or "embedded"
+    folder = config.data_dir
+    if folder is None and name == held.get("data") and held.get("data_dir") is not None:
+        folder = located_folder(Path(held["data_dir"]), _folder(config))
+    return Source(name, folder)
+
+
+def _folder(config: EvaluateConfig) -> Path:
+    return config.run if config.run.is_dir() else config.run.parent
+
+
+def _located(config: EvaluateConfig, found: dict) -> dict:
+    """What the file of thresholds names, with weights and network looked for also beside it."""
+    if config.weights is not None or not isinstance(found.get("weights"), str):
+        return found
+    weights = located_weights(Path(found["weights"]), _folder(config))
+    architecture = found.get("architecture")
+    if isinstance(architecture, str):
+        architecture = located_network(architecture, _folder(config))
+    return found | {"weights": str(weights), "architecture": architecture}
+
+
+def _check_lengths(where: Path, found: dict, snn: SNN) -> None:
+    """Raise ``UserError`` where a list of genes has not one entry per spiking layer."""
+    layers = len(snn.network.spiking)
+    for key in GENES:
+        if found.get(key) is not None and len(found[key]) != layers:
+            raise UserError(
+                f"{where}: {key} has {len(found[key])} entries, network {snn.network.name} has {layers} "
+                "spiking layers"
+            )
+
+
+def baseline_of(config: EvaluateConfig, found: dict[str, Any], snn: SNN, source: Source) -> tuple[Genes, float]:
+    """The baseline of a file of thresholds and its percentile; read from training images where it has none."""
+    if found.get("baseline_thresholds") is not None:
+        held = Entries({"percentile": config.percentile} | found, str(config.run))
+        return Genes.from_record(found, "baseline_"), held.number("percentile")
+    train = source.load("train")
+    if config.calibration_images > len(train):
+        raise UserError(
+            f"--calibration-images is {config.calibration_images}, but {source.name} has only {len(train)} "
+            "training images"
+        )
+    subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
+    usual = calibrate(snn.network, snn.params, train.images[subset]).threshold(config.percentile)
+    own = Genes.from_record(found | {"baseline_thresholds": usual}, "baseline_")
+    return own, config.percentile
 
 
 if __name__ == "__main__":

@@ -5,13 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import data
+from jaxsnn.analysis.results import TestResult
 from jaxsnn.conversion.loading import check_data, load_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.records import run_folder
+from jaxsnn.records.run_config import RunConfig, from_record
 from jaxsnn.records.thresholds_file import read_thresholds
+from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import read_json
-from jaxsnn.search.settings import OptimizeConfig, from_record
+
+FILES = ("thresholds.json", "config.json", "results.json", "history.jsonl")
+"""What makes the folder of a finished run."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,19 @@ class FinishedRun:
     Attributes:
         config: resolved; settings that the run's version did not know have their defaults.
         thresholds: thresholds.json, lists of numbers as arrays.
+        results: results.json; ``tested`` is its comparison on test images.
+        percentiles: (L,) of the optimised thresholds among the ANN's activations.
         history: the lines of history.jsonl.
         dataset: the split that was asked for.
         baseline, optimized: one candidate each.
     """
 
     folder: Path
-    config: OptimizeConfig
+    config: RunConfig
     thresholds: dict
     results: dict
+    tested: TestResult
+    percentiles: tuple[float, ...]
     history: list[dict]
     dataset: data.Dataset
     snn: SNN
@@ -47,8 +56,8 @@ class FinishedRun:
 
 
 def read_run(
-    folder: Path,
-    split: str,
+    folder: Path | str,
+    split: str = "test",
     limit: int | None = None,
     weights: Path | None = None,
     data_dir: Path | None = None,
@@ -61,40 +70,87 @@ def read_run(
         say: gets a sentence for everything that was assumed about the weights.
 
     Raises:
-        UserError: no folder of a finished run, or its weights are not the ones it was made with.
+        UserError: not the folder of a finished run, or its weights are not the ones it was made with.
     """
+    folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give the folder of a run of jaxsnn.optimize")
-    for name in ("thresholds.json", "config.json", "results.json", "history.jsonl"):
+        raise UserError(f"{folder} is not a folder: give the folder of a run of jaxsnn.optimize")
+    for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: it is not the folder of a finished run of jaxsnn.optimize")
     thresholds = read_thresholds(folder)
     config = from_record(read_json(folder / "config.json"), folder / "config.json")
-    dataset = data.load(config.data, split, data_dir or config.data_dir, limit=limit)
-    snn, sha256 = load_snn(weights or config.weights, config.network, dataset.images.shape[1:], say)
+    results = read_json(folder / "results.json")
+    where = data_dir or located_folder(config.data_dir, folder)
+    dataset = data.load(config.data, split, where, limit=limit)
+    path = weights or located_weights(config.weights, folder)
+    snn, sha256 = load_snn(path, located_network(config.network, folder), dataset.images.shape[1:], say)
     check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
     if thresholds.get("weights_sha256") not in (None, sha256):
         raise UserError(
-            f"{weights or config.weights or 'the embedded network'} is not the file that {folder} was made with: "
+            f"{path or 'the embedded network'} is not the file that {folder} was made with: "
             f"its sha256 is {sha256}, expected {thresholds['weights_sha256']}; give the right one as --weights"
         )
-
-    def genes(prefix: str) -> Genes:
-        if thresholds.get(f"{prefix}thresholds") is None:
-            raise UserError(f"{folder}/thresholds.json has no list {prefix}thresholds")
-        parts = (thresholds.get(f"{prefix}{name}") for name in ("thresholds", "v0", "leak"))
-        found = Genes(*(None if part is None else part[None] for part in parts))
-        check_genes(snn.network, found)
-        return found
-
+    optimized = Entries(results, str(folder / "results.json")).entries("optimized")
     return FinishedRun(
-        folder,
-        config,
-        {"comparison": config.comparison, "delay": config.delay} | thresholds,
-        read_json(folder / "results.json"),
-        run_folder.read_history(folder / "history.jsonl"),
-        dataset,
-        snn,
-        genes("baseline_"),
-        genes(""),
+        folder=folder,
+        config=config,
+        thresholds={"comparison": config.comparison, "delay": config.delay} | thresholds,
+        results=results,
+        tested=TestResult.from_json(results, str(folder / "results.json")),
+        percentiles=optimized.numbers("percentiles", len(snn.network.spiking)),
+        history=run_folder.read_history(folder / "history.jsonl"),
+        dataset=dataset,
+        snn=snn,
+        baseline=_genes(folder, thresholds, "baseline_", snn),
+        optimized=_genes(folder, thresholds, "", snn),
     )
+
+
+def _genes(folder: Path, thresholds: dict, prefix: str, snn: SNN) -> Genes:
+    """The candidate whose lists in thresholds.json have names with this prefix."""
+    if thresholds.get(f"{prefix}thresholds") is None:
+        raise UserError(f"{folder}/thresholds.json has no list {prefix}thresholds")
+    found = Genes.from_record(thresholds, prefix)
+    check_genes(snn.network, found)
+    return found
+
+
+def located_weights(named: Path | None, folder: Path) -> Path | None:
+    """The file of weights that a run in ``folder`` names; None is the embedded network.
+
+    A relative path is that of the folder in which the run was started, which is not recorded: it is looked for
+    from the current folder, then from the run's own folder and those above it. A file that has moved together with
+    the run's folder is found in it.
+
+    Raises:
+        UserError: no such file in any of these places.
+    """
+    if named is None:
+        return None
+    found = _first(named, folder, Path.is_file)
+    if found is None:
+        raise UserError(
+            f"{folder} was made with the weights {named}, which are neither there nor beside the run: "
+            "give the file as --weights"
+        )
+    return found
+
+
+def located_network(named: str | None, folder: Path) -> str | None:
+    """The network that a run names: an architecture stays as it is, FILE.json is looked for like weights."""
+    if named is None or not named.endswith(".json"):
+        return named
+    return str(_first(Path(named), folder, Path.is_file) or named)
+
+
+def located_folder(named: Path | None, folder: Path) -> Path | None:
+    """The folder of the dataset that a run names, looked for like weights; as it is named where there is none."""
+    return None if named is None else _first(named, folder, Path.is_dir) or named
+
+
+def _first(named: Path, folder: Path, there: Callable[[Path], bool]) -> Path | None:
+    """The first of the places of ``located_weights`` where something is."""
+    whole = folder.resolve()
+    around = () if named.is_absolute() else (place / named for place in (whole, *whole.parents))
+    return next((path for path in (named, *around, whole / named.name) if there(path)), None)

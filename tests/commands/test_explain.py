@@ -12,20 +12,21 @@ import pytest
 from jaxsnn.analysis.adversarial import Attack, ann_victim, perturb
 from jaxsnn.analysis.comparison import ann_right
 from jaxsnn.analysis.correlation import correlations, verdict
+from jaxsnn.analysis.latency import LatencyRow
 from jaxsnn.analysis.paper_results import PAPER
+from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.attack import AttackConfig, attack, our_rows
 from jaxsnn.errors import UserError
 from jaxsnn.explain import ExplainConfig, explain
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import shapes_of
 from jaxsnn.networks.weights import save_weights
-from jaxsnn.optimize import optimize
+from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.records.finished_run import read_run
 from jaxsnn.reports import html_report
-from jaxsnn.search.settings import OptimizeConfig, resolve
 
-SMALL = OptimizeConfig(
-    preset="cifar10-attack",
+SMALL = OptimizeConfig.of(
+    "cifar10-attack",
     population=4,
     generations=1,
     images=10,
@@ -77,8 +78,8 @@ def test_the_presets_under_attack_optimise_on_attacked_images(run_folder):
     results = json.loads((run_folder / "results.json").read_text())
     config = json.loads((run_folder / "config.json").read_text())
     assert config["attack"] == "fgsm" and OptimizeConfig().epsilon == 8
-    assert resolve(OptimizeConfig(preset="cifar100-attack")).attack == "fgsm"
-    assert resolve(OptimizeConfig()).attack == "none"
+    assert OptimizeConfig.of("cifar100-attack").checked().attack == "fgsm"
+    assert OptimizeConfig().checked().attack == "none"
     assert results["attack"]["epsilon"] == pytest.approx(1 / 255) and results["attack"]["mix"] == "worst"
     # 10 images of the subset and those of the final comparison that are not among them, each crafted once
     assert 12 <= results["gradient_passes"] <= 22
@@ -101,21 +102,23 @@ def test_our_rows_of_table_iii_are_at_the_closest_target_that_both_reach(run_fol
     run = read_run(run_folder, "test", 20)
 
     def attacked(*latency):
-        keys = ("target", "target_name", "baseline_timesteps", "optimized_timesteps")
-        curves = {name: {"accuracy": [0.1, 0.3, 0.5, 0.6]} for name in ("baseline", "optimized")}
-        return curves | {"ann_accuracy": 0.62, "latency": [dict(zip(keys, row)) for row in latency]}
+        rows = tuple(LatencyRow(*row, None, None) for row in latency)
+        genes = {"thresholds": (1.0, 1.0, 1.0)}
+        optimized = NetworkResult((0.1, 0.3, 0.5, 0.6), 0.0, 0.0, **genes)
+        baseline = replace(optimized, percentile=99.7, v0=(0.5, 0.5, 0.5))
+        return TestResult(0.62, 20, 4, "layer", 3, baseline, optimized, rows, ())
 
     found = attacked((0.615, "ANN - 0.5", None, 4), (0.6, "ANN - 2", 4, 3), (0.57, "ANN - 5", 3, 3))
     rows = our_rows(run, Attack(), found)
     assert [row[3:] for row in rows] == [
-        ("99.7 percentile, to ANN - 2", "tiny", 62.0, 60.0, 4),
-        ("optimised, to ANN - 2", "tiny", 62.0, 50.0, 3),
+        ("99.7 percentile, v0 0.5, to ANN - 2", "tiny", 62.0, 60.0, 4),
+        ("optimised, v0 0, to ANN - 2", "tiny", 62.0, 50.0, 3),
     ]
     # an ANN that is no better than the silent read-out is no target
     rows = our_rows(run, Attack(), attacked((0.1, "ANN - 0.5", 1, 1)))
     assert [row[3:] for row in rows] == [
-        ("99.7 percentile", "tiny", 62.0, 60.0, None),
-        ("optimised", "tiny", 62.0, 60.0, None),
+        ("99.7 percentile, v0 0.5", "tiny", 62.0, 60.0, None),
+        ("optimised, v0 0", "tiny", 62.0, 60.0, None),
     ]
 
 
@@ -222,7 +225,7 @@ def without(run_folder, tmp_path, name):
 def test_a_folder_without_thresholds_is_refused(run_folder, tmp_path, command):
     with pytest.raises(UserError, match=r"has no thresholds.json: it is not the folder of a finished run"):
         command(without(run_folder, tmp_path, "thresholds.json"))
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         command(tmp_path / "nothing")
 
 
@@ -268,4 +271,4 @@ def test_attack_refuses_bad_input(run_folder, changes, sentence):
 )
 def test_optimize_refuses_bad_attacks(changes, sentence):
     with pytest.raises(UserError, match=sentence):
-        resolve(OptimizeConfig(**changes))
+        OptimizeConfig(**changes).checked()
