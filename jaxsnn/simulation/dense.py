@@ -4,6 +4,7 @@ import functools
 import math
 import operator
 import warnings
+import weakref
 from collections.abc import Iterator
 
 import jax
@@ -16,6 +17,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.runtime.memory import device_memory
+from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, wire_integers
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.simulation.step import Neurons, initial_state, neurons_of, snn_block, snn_step, wire
@@ -56,8 +58,9 @@ def chunks(
         inputs = functools.partial(pixels, integers)
     mesh, across, along = make_mesh(plan.mesh)
     rows = rows_at_once(snn, dynamics, timesteps, per_image, plan, candidates) * across * along
-    what = (snn, dynamics.delay, timesteps, per_image, plan.precision, plan.block, across * along)
-    rows = min(rows, _held.get(what, rows))
+    held = _held.setdefault(snn, {})
+    what = (dynamics.delay, timesteps, per_image, plan.precision, plan.block, across * along)
+    rows = min(rows, held.get(what, rows))
     call = functools.partial(simulate, snn.network, dynamics, timesteps, per_image, plan.precision, mesh)
     start = 0
     while start < len(images):
@@ -67,7 +70,7 @@ def chunks(
         chunk = _padded(inputs(images[part]), labels[part], size)
         steps = timesteps - dynamics.silent_steps(snn.network)
         # where memory is short, no more of it for the sake of speed
-        block = 1 if what in _held else block_steps(plan, snn.network, steps, group * size)
+        block = 1 if what in held else block_steps(plan, snn.network, steps, group * size)
         parts = []
         try:
             for first in range(0, candidates, group):
@@ -79,7 +82,7 @@ def chunks(
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             progress(-min(len(parts) * group, candidates) * count)
-            rows = _held[what] = _halved(rows, across * along)
+            rows = held[what] = _halved(rows, across * along)
             continue
         right = np.concatenate([np.asarray(part[0]) for part in parts])[:candidates]
         maps = [np.concatenate(layer)[:candidates] for layer in zip(*(part[1] for part in parts))]
@@ -87,7 +90,7 @@ def chunks(
         start += size
 
 
-_held: dict[tuple, int] = {}
+_held: weakref.WeakKeyDictionary[SNN, dict[tuple, int]] = weakref.WeakKeyDictionary()
 """Rows that were left where a device ran out of memory, so that the next call does not fail again."""
 
 
@@ -163,7 +166,7 @@ def rows_at_once(
     return min(rows, most)
 
 
-@functools.lru_cache(maxsize=16)
+@remembered
 def memory(
     snn: SNN, dynamics: Dynamics, timesteps: int, per_image: bool, precision: str, block: int, candidates: int
 ) -> tuple[float, float]:

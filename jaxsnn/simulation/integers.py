@@ -20,6 +20,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, layer_shapes
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.spiking import SNN, Genes
+from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.step import Neurons, Wiring
 
 LARGEST = 127
@@ -60,7 +61,7 @@ def window(edge: Edge) -> int:
     return math.prod(op.window**2 for op in edge.ops if isinstance(op, AvgPool))
 
 
-@functools.lru_cache(maxsize=4)
+@remembered
 def quantize(snn: SNN) -> IntegerSNN:
     """The network with int8 weights; raises ``UserError`` for one that integers cannot express."""
     network, kernels, scales, biases = snn.network, {}, [], []

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 
 import jax
 import numpy as np
@@ -78,7 +79,7 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(dense, "simulate", small)
-    monkeypatch.setattr(dense, "_held", {})
+    monkeypatch.setattr(dense, "_held", weakref.WeakKeyDictionary())
     with pytest.warns(UserWarning, match="out of memory: going on with fewer"):
         parts = observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"), progress=done.append)
     np.testing.assert_array_equal(parts.correct, whole.correct)

@@ -1,6 +1,8 @@
 """The simulator does what eq. 1-2 say, spike for spike, and counts it right."""
 
+import gc
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -206,3 +208,16 @@ def test_no_timesteps_and_wrong_images_are_refused():
         Dynamics("<")
     with pytest.raises(UserError, match="delay is 'some'"):
         Dynamics(delay="some")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_no_cache_keeps_a_network_alive(backend, precision):
+    """A notebook makes many networks; each must go when its last name does."""
+    snn = dyadic_snn("pool_before")
+    plan = Plan(backend=backend, precision=precision, memory_limit=10**9)
+    observe(snn, Genes(dyadic_thresholds(5)), dyadic_images(2), np.zeros(2, int), timesteps=8, plan=plan)
+    gone = weakref.ref(snn)
+    del snn
+    gc.collect()
+    assert gone() is None

@@ -12,6 +12,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Network, Op, layer_shapes, output_shape
 from jaxsnn.networks.spiking import SNN
+from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.integers import LARGEST, IntegerSNN, window
 
 WEIGHTS_IN_CACHE = 2_400_000
@@ -207,14 +208,14 @@ def obstacle(network: Network) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=4)
+@remembered
 def lower_float(snn: SNN) -> list[LoweredLayer]:
     """The layers with float32 weights."""
     kernels = {name: np.asarray(value) for name, value in snn.params.items()}
     return lower(snn.network, kernels, lambda edge, kernel: kernel.astype(np.float32))
 
 
-@functools.lru_cache(maxsize=4)
+@remembered
 def lower_integers(integers: IntegerSNN) -> list[LoweredLayer]:
     """The layers with int8 weights, or int16 where a pool sums several."""
 
