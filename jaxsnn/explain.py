@@ -21,6 +21,7 @@ from jaxsnn.records.finished_run import FinishedRun, read_run
 from jaxsnn.records.run_config import RunConfig
 from jaxsnn.reports import figures, html_report
 from jaxsnn.runtime.checks import at_least, in_range
+from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import write_csv, write_json
 from jaxsnn.search.evolve import Candidate, subsets
 from jaxsnn.search.job import calibrated_on, make_codec, make_job
@@ -261,11 +262,20 @@ def _write_numbers(folder: Path, run: FinishedRun, result: dict) -> None:
         ("layer", "baseline", "optimized", "optimized_percentile"),
         zip(run.layers, run.baseline.threshold[0], run.optimized.threshold[0], run.percentiles),
     )
-    write_csv(
-        folder / "cost.csv",
-        ("generation", "best_cost", "mean_cost", *run.history[0]["parts"]),
-        ((row["generation"], row["best_cost"], row["mean_cost"], *row["parts"].values()) for row in run.history),
-    )
+    _write_costs(folder / "cost.csv", run)
+
+
+def _write_costs(path: Path, run: FinishedRun) -> None:
+    """The cost of every generation's best candidate, its parts and the population's mean."""
+    history = [Entries(row, str(run.folder / "history.jsonl")) for row in run.history]
+    names = list(history[0].entries("parts").record) if history else []
+    rows = []
+    for row in history:
+        parts = row.entries("parts")
+        mean = row.number("mean_cost") if row.known("mean_cost") else None
+        costs = (row.number("best_cost"), mean, *(parts.number(name) for name in names))
+        rows.append((row.count("generation"), *costs))
+    write_csv(path, ("generation", "best_cost", "mean_cost", *names), rows)
 
 
 if __name__ == "__main__":

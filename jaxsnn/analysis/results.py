@@ -1,5 +1,6 @@
 """What a comparison on test images finds: its values, its JSON, and a short table of it."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
@@ -34,6 +35,15 @@ class NetworkResult:
     thresholds: tuple[float, ...] | None = None
     v0: tuple[float, ...] | None = None
     leak: tuple[float, ...] | None = None
+
+    @property
+    def membranes(self) -> str:
+        """Where the membranes start, and how they leak if they do: "v0 0.5, leak 0.9"; "" where not known."""
+        if self.thresholds is None:
+            return ""
+        v0 = f"v0 {_spread(self.v0 or (0.0,))}"
+        leak = _spread(self.leak or (1.0,))
+        return v0 if leak == "1" else f"{v0}, leak {leak}"
 
     @classmethod
     def of_counts(cls, counts: Observables, candidate: int, genes: Genes | None = None) -> "NetworkResult":
@@ -170,6 +180,7 @@ class TestResult:
         convention = "one step of delay per layer" if self.delay == "layer" else "no layer delay"
         lines = [
             f"{self.test_images:,} test images, ANN {100 * self.ann_accuracy:.2f} %; timesteps with {convention}",
+            f"baseline: {_described(self.baseline)}; optimised: {_described(self.optimized)}",
             _line("", "baseline", "optimised", "saved", "95 % interval"),
         ]
         for row in self.latency:
@@ -183,6 +194,12 @@ class TestResult:
         lines.append(_line("1,000 spikes an image", *(f"{n.spikes_per_image / 1e3:.1f}" for n in pair)))
         lines.append(_line("million synops an image", *(f"{n.synops_per_image / 1e6:.1f}" for n in pair)))
         return "\n".join(lines)
+
+
+def _described(network: NetworkResult) -> str:
+    """What is known of a network's genes, in words."""
+    percentile = "" if network.percentile is None else f"{network.percentile:g} percentile"
+    return ", ".join(part for part in (percentile, network.membranes) if part) or "thresholds not recorded"
 
 
 def _rows(entries: Entries, name: str) -> tuple[LatencyRow, ...]:
@@ -205,6 +222,11 @@ def _intervals(entries: Entries, name: str, length: int) -> tuple[tuple[float, f
         raise entries.wrong(name, f"{length} pairs of numbers")
     rows = [Entries({name: pair}, entries.where).numbers(name, 2) for pair in pairs]
     return tuple((low, high) for low, high in rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _listed(value: Any) -> Any:

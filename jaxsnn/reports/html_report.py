@@ -1,6 +1,6 @@
 """report.html: a run on one page that needs nothing else, not even a network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from jaxsnn.analysis.correlation import verdict
 from jaxsnn.analysis.latency import LatencyRow
 from jaxsnn.analysis.paper_results import PaperRow
 from jaxsnn.analysis.results import NetworkResult, TestResult
+from jaxsnn.errors import UserError
 from jaxsnn.reports import html_elements as html
 from jaxsnn.reports import labels
 from jaxsnn.runtime.entries import Entries
@@ -78,13 +79,24 @@ def build(folder: Path) -> str:
         _layers(folder, result, entries),
         _search(folder, entries.entries("optimized")),
     ]
-    if (folder / "explain.json").exists():
-        sections += _explanation(folder, read_json(folder / "explain.json"))
-    if (folder / "attack.json").exists():
-        sections += [_attack(folder, one) for one in read_json(folder / "attack.json").values()]
+    sections += _found(folder / "explain.json", _explanation)
+    sections += _found(folder / "attack.json", _attacks)
     sections.append(_configuration(config))
     title = f"{entries.text('network')} on {entries.text('data')}: {folder.resolve().name}"
     return html.page(title, sections)
+
+
+def _found(path: Path, sections: Callable[[Path, dict], list[str]]) -> list[str]:
+    """Sections on what another command has written, where it has; ``UserError`` where it is not what it writes."""
+    if not path.exists():
+        return []
+    found = read_json(path)
+    try:
+        return sections(path.parent, found)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{path} does not hold what jaxsnn.{path.stem} writes ({error!r}): remove it, and run that again"
+        ) from error
 
 
 def _summary(folder: Path, result: TestResult, entries: Entries) -> str:
@@ -307,6 +319,10 @@ ATTACKED = (
     "Above clean images, below the same images under attack. The dotted line is the ANN, attacked alike; a curve "
     "above it is a spiking network that the attack, crafted on the ANN, misleads less.",
 )
+
+
+def _attacks(folder: Path, found: dict) -> list[str]:
+    return [_attack(folder, one) for one in found.values()]
 
 
 def _attack(folder: Path, found: dict) -> str:

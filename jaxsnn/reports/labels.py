@@ -1,7 +1,5 @@
 """Names that people read, for networks, conventions and intervals; and names from files, made harmless."""
 
-from collections.abc import Sequence
-
 from rich.markup import escape
 
 from jaxsnn.analysis.intervals import wilson
@@ -36,28 +34,15 @@ def for_figure(name: str) -> str:
     return name.replace("$", r"\$")
 
 
-def initial(network: NetworkResult) -> str:
-    """Where the membranes start, and how they leak if they do: "v0 0.5, leak 0.9"; "" where that is not known."""
-    if network.thresholds is None:
-        return ""
-    v0 = f"v0 {_spread(network.v0 or (0.0,))}"
-    leak = _spread(network.leak or (1.0,))
-    return v0 if leak == "1" else f"{v0}, leak {leak}"
-
-
-def _spread(values: Sequence[float]) -> str:
-    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
-    return low if low == high else f"{low} to {high}"
-
-
 def baseline_name(network: NetworkResult) -> str:
     """The baseline by its percentile and its membranes: "99.7 percentile, v0 0.5"."""
-    return _joined("baseline" if network.percentile is None else f"{network.percentile:g} percentile", network)
+    name = "baseline" if network.percentile is None else f"{network.percentile:g} percentile"
+    return f"{name}, {network.membranes}" if network.membranes else name
 
 
 def optimized_name(network: NetworkResult) -> str:
     """The optimised network by its membranes: "optimised, v0 0.5"."""
-    return _joined("optimised", network)
+    return f"optimised, {network.membranes}" if network.membranes else "optimised"
 
 
 def columns(result: TestResult) -> tuple[str, str]:
@@ -65,15 +50,10 @@ def columns(result: TestResult) -> tuple[str, str]:
     base = result.baseline
     names = ("baseline" if base.percentile is None else f"{base.percentile:g} pct.", "optimised")
     states = (
-        initial(network).replace(", ", "\n").replace(" to ", "\nto ") for network in (base, result.optimized)
+        network.membranes.replace(", ", "\n").replace(" to ", "\nto ") for network in (base, result.optimized)
     )
     first, second = (f"{name}\n{state}".rstrip() for name, state in zip(names, states))
     return first, second
-
-
-def _joined(name: str, network: NetworkResult) -> str:
-    state = initial(network)
-    return f"{name}, {state}" if state else name
 
 
 def steps(count: int | None) -> str:

@@ -209,7 +209,7 @@ def test_both_adds_the_counts_of_clean_and_attacked_images():
     np.testing.assert_array_equal(both.limit_correct, [14, 18])
 
 
-def test_worst_takes_the_dearer_counts_of_each_candidate():
+def test_worst_takes_the_costlier_counts_of_each_candidate():
     clean, attacked = counts([[1, 5], [2, 9]], [12, 14]), counts([[0, 6], [1, 1]], [2, 4])
     found = worse([AccuracyLatency(0, 0, 1)], clean, attacked)
     np.testing.assert_array_equal(found.correct, [[1, 5], [1, 1]])

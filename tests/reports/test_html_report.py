@@ -82,3 +82,8 @@ def test_what_is_not_a_run_is_refused_in_a_sentence(folder, tmp_path):
     del record["optimized"]["percentiles"]
     with pytest.raises(UserError, match="optimized has no percentiles"):
         html_report.build(folder(record))
+    for name, content in (("explain.json", {"correlations": []}), ("attack.json", {"fgsm-8": {"images": "3"}})):
+        place = folder(results_json(), name)
+        (place / name).write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f"{name} does not hold what jaxsnn.{name[:-5]} writes"):
+            html_report.build(place)
