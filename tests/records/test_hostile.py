@@ -24,6 +24,7 @@ import data
 from helpers.runs import config_of, interrupted
 from jaxsnn import evaluate, runs
 from jaxsnn import optimize as module
+from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.folding import fold
 from jaxsnn.conversion.loading import load_network, load_snn
