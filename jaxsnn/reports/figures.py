@@ -145,12 +145,14 @@ def cost_history(history: Sequence[dict], path: Path) -> None:
         _steps(whole, numbers, best, "black", "best candidate")
         mean = _gaps([row["mean_cost"] for row in history])
         whole.plot(numbers, mean, color=ANN, linestyle="--", marker=".", markersize=4, label="population mean")
+        _widen(whole, [*best, *mean[np.isfinite(mean)]])
         whole.set_ylabel("cost")
         _legend_above(whole, columns=2)
         for index, name in enumerate(parts):
             axes = figure.add_subplot(grid[1 + index // COLUMNS, index % COLUMNS], sharex=whole)
             values = [row["parts"][name] for row in history]
             _steps(axes, numbers, values, FACTORS[index % len(FACTORS)])
+            _widen(axes, values)
             axes.set_title(f"{labels.for_figure(name)}: {_from_to(values)}", fontsize=8, loc="left")
             axes.tick_params(labelsize=8)
         figure.supxlabel("generation", fontsize=10)
@@ -161,16 +163,18 @@ def cost_history(history: Sequence[dict], path: Path) -> None:
 def _steps(
     axes: Axes, numbers: Sequence[int], values: Sequence[float], color: str, label: str | None = None
 ) -> None:
-    """A value that holds from its generation to the next; a change of less than 1 % does not fill the axis."""
+    """A value that holds from its generation to the next."""
     axes.plot(numbers, values, color=color, drawstyle="steps-post", label=label)
     axes.plot(numbers, values, color=color, linestyle="none", marker=".", markersize=4)
-    low, high = min(values), max(values)
-    if high - low < 0.01 * abs(high):
-        middle = (low + high) / 2
-        axes.set_ylim(middle - 0.01 * abs(high), middle + 0.01 * abs(high))
-    elif high == low:
-        axes.set_ylim(low - 1, high + 1)
     axes.ticklabel_format(axis="y", useOffset=False)
+
+
+def _widen(axes: Axes, values: Sequence[float]) -> None:
+    """Let an axis span at least 2 % of its values, so that what hardly changes looks like it."""
+    low, high = min(values), max(values)
+    least = 0.02 * max(abs(low), abs(high)) or 1.0
+    if high - low < least:
+        axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
 
 
 def _from_to(values: Sequence[float]) -> str:

@@ -373,7 +373,8 @@ def _transfer(transfer: dict) -> str:
             for source, row in transfer["accuracy"].items()
         ],
         f"Accuracy on {images} test images after {transfer['timesteps']} timesteps. The SNNs are "
-        "attacked through the surrogate gradient of eq. 18; off the diagonal an attack is transferred.",
+        "attacked through the surrogate gradient of eq. 18; off the diagonal an attack is transferred. "
+        f"{labels.few(images)}",
         numbers=(1, 2, 3),
     )
 

@@ -77,6 +77,14 @@ def test_every_part_of_a_cost_has_an_axis_of_its_own(drawn, tmp_path):
     assert np.isnan(whole.lines[-1].get_ydata()).tolist() == [False, True, False, False]
 
 
+def test_a_best_cost_that_stays_leaves_the_mean_in_view(drawn, tmp_path):
+    figures.cost_history([row | {"best_cost": 200.0} for row in HISTORY], tmp_path / "c.png")
+    low, high = drawn[-1].axes[0].get_ylim()
+    assert low < 200 and high > 240
+    figures.cost_history([row | {"best_cost": 200.0, "mean_cost": None} for row in HISTORY], tmp_path / "d.png")
+    assert drawn[-1].axes[0].get_ylim() == pytest.approx((198, 202))
+
+
 def test_a_search_of_one_generation_is_drawn(drawn, tmp_path):
     figures.cost_history(HISTORY[:1], tmp_path / "c.png")
 
