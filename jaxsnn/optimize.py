@@ -23,7 +23,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.records import run_folder
 from jaxsnn.records.outcome import SearchResult, results_of, write_results, write_thresholds
 from jaxsnn.records.run_config import RunConfig, from_record, to_record
-from jaxsnn.reports import figures, tensorboard_log
+from jaxsnn.reports import figures, html_report, tensorboard_log
 from jaxsnn.reports.tables import comparison_table
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.files import plain, read_json
@@ -131,8 +131,11 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
                 config = resumed(config)
                 if (folder / "results.json").exists():
                     sentence = f"{folder} is finished, there is nothing to resume: nothing was changed"
-                    console.print(sentence, highlight=False, soft_wrap=True)
-                    return read_json(folder / "results.json")
+                    console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+                    results = read_json(folder / "results.json")
+                    if not (folder / "report.html").exists():  # the run was killed while it was drawn
+                        _draw(folder, results, run_folder.read_history(folder / "history.jsonl"))
+                    return results
             config = config.checked()
             if config.weights is not None:  # a run may be read from another folder
                 config = replace(config, weights=config.weights.absolute())
@@ -199,7 +202,7 @@ def _search(run: _Run) -> dict:
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
     write_results(folder, results, found)
     checkpoint.clear(folder)
-    _draw(run, results, rows)
+    _draw(folder, results, rows)
     if "clean" in results:
         console.print(comparison_table(results["clean"]))
     console.print(comparison_table(results))
@@ -353,11 +356,13 @@ def _test(run: _Run, found: SearchResult, bar: Progress) -> dict:
     return tested | {"clean": clean, "attack": attack.record() | {"crafted_on": "ann", "mix": config.attack_mix}}
 
 
-def _draw(run: _Run, results: dict, rows: list[dict]) -> None:
-    folder = run.folder / "figures"
-    figures.accuracy_curves(results, folder / "accuracy.png")
-    figures.threshold_bars(results["layers"], results["baseline"], results["optimized"], folder / "thresholds.png")
-    figures.cost_history(rows, folder / "cost.png")
+def _draw(folder: Path, results: dict, rows: list[dict]) -> None:
+    """Figures and page of a finished run; its results are safe whatever becomes of them."""
+    place = folder / "figures"
+    figures.accuracy_curves(results, place / "accuracy.png")
+    figures.threshold_bars(results["layers"], results["baseline"], results["optimized"], place / "thresholds.png")
+    figures.cost_history(rows, place / "cost.png")
+    html_report.write(folder)
 
 
 def _check_costs(generation: Generation, config: OptimizeConfig, console: Console) -> None:

@@ -56,7 +56,7 @@ def snn_sensitivity(
 @functools.partial(jax.jit, static_argnames=("network", "steps", "comparison"))
 def _spike_counts(network, params, genes, images, steps: int, comparison: str) -> list[jax.Array]:
     """Spikes of every neuron over ``steps`` delay-free steps, (B, *shape) per layer; ``genes`` are (L,) each."""
-    wiring, neurons = wire(network, params, images), neurons_of(network, genes)
+    wiring, neurons = wire(network, params, images), neurons_of(network, genes, params)
     dynamics = Dynamics(comparison, "none")
 
     def step(carry, _):

@@ -66,7 +66,7 @@ def fold(network: Network, params: Params) -> tuple[Network, Params]:
                         folded |= {f"{op.name}.{p}": np.asarray(params[f"{op.name}.{p}"]) for p in parts}
             edges.append(Edge(edge.source, tuple(ops)))
         layers.append(replace(layer, edges=tuple(edges)))
-    folded |= {name: np.asarray(value) for name, value in params.items() if name.endswith(".ceiling")}
+    folded |= {name: np.asarray(value) for name, value in params.items() if name.endswith((".ceiling", ".start"))}
     return replace(network, layers=tuple(layers)), folded
 
 

@@ -96,12 +96,15 @@ class Layer:
     """One layer: the sum of its edges, then the activation (none on the last layer).
 
     The activation is a ReLU; with ``levels`` the ANN's is quantised to so many steps up to a learned ceiling, the
-    parameter ``<layer>.ceiling`` (``jaxsnn.networks.activations``).
+    parameter ``<layer>.ceiling`` (``jaxsnn.networks.activations``). With ``start`` the neurons of each channel
+    begin at a membrane of their own: the parameter ``<layer>.start``, a fraction of the threshold, is added to the
+    gene v0. The ANN does not know of it.
     """
 
     name: str
     edges: tuple[Edge, ...]
     levels: int | None = None
+    start: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,12 @@ def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for _, _, op, shape in walk(network):
         shapes |= parameter_shapes(op, shape)
-    return shapes | {f"{layer.name}.ceiling": (1,) for layer in network.spiking if layer.levels}
+    starts = {
+        f"{layer.name}.start": shape[-1:]
+        for layer, shape in zip(network.spiking, layer_shapes(network))
+        if layer.start
+    }
+    return shapes | {f"{layer.name}.ceiling": (1,) for layer in network.spiking if layer.levels} | starts
 
 
 def run(network: Network, x, apply: Callable, activation: Callable) -> list:

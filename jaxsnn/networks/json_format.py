@@ -39,6 +39,7 @@ def to_json(network: Network) -> str:
             "name": layer.name,
             "edges": [{"source": e.source, "ops": [op_fields(op) for op in e.ops]} for e in layer.edges],
             "levels": layer.levels,
+            **({"start": True} if layer.start else {}),
         }
         for layer in network.layers
     ]
@@ -60,6 +61,7 @@ def from_json(text: str) -> Network:
                     for e in layer["edges"]
                 ),
                 layer.get("levels"),
+                layer.get("start", False),
             )
             for layer in raw["layers"]
         )
@@ -129,6 +131,10 @@ def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
 
 def _check_levels(layers: Sequence[Layer]) -> None:
     for layer in layers:
+        if type(layer.start) is not bool or (layer.start and layer is layers[-1]):
+            raise UserError(
+                f"layer {layer.name}: start is {layer.start!r}, expected true or false, not on the last"
+            )
         if layer.levels is None:
             continue
         if type(layer.levels) is not int or not 1 <= layer.levels <= MOST_LEVELS or layer is layers[-1]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.files import read_json, write_atomically, write_json
 
-FILES = ("config.json", "history.jsonl", "thresholds.json", "results.json", "curves.npz")
+FILES = ("config.json", "history.jsonl", "thresholds.json", "results.json", "curves.npz", "report.html")
 
 
 FOLDERS = ("checkpoints", "figures", "tensorboard")
@@ -46,7 +46,9 @@ def check_folder(folder: Path) -> None:
 def _unfinished(path: Path) -> bool:
     """Whether it is a temporary of ``write_atomically`` for one of a run's files."""
     match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}", path.name)
-    return bool(match) and (match[1] in FILES or match[1].endswith((".png", ".checkpoint")))
+    return bool(match) and (
+        match[1] in FILES or match[1].endswith((".png", ".checkpoint", ".safetensors", "-thresholds.json"))
+    )
 
 
 def sweep(folder: Path) -> None:

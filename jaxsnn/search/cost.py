@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from jaxsnn.errors import UserError
+from jaxsnn.simulation.divergence import UNIT
 from jaxsnn.simulation.observables import Observables
 
 Term = Callable[[Observables], dict[str, np.ndarray]]
@@ -111,6 +112,29 @@ class Limit:
 
     def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(observed)["limit"]
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """final * KL[T] + mean * the mean of KL[t] over t = 1..T, in nats an image (``jaxsnn.simulation.divergence``).
+
+    How far the class probabilities are from the ANN's: smooth where right answers come in steps, and without
+    labels.
+    """
+
+    final: float = 1.0
+    mean: float = 0.3
+
+    def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
+        if observed.divergence is None:
+            raise UserError(
+                "the divergence's cost needs observables that were counted with the ANN's probabilities"
+            )
+        each = observed.divergence / (observed.images * UNIT)
+        return {"divergence": self.final * each[:, -1] + self.mean * each.mean(-1)}
+
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
+        return self(replace(observed, images=images))["divergence"]
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,7 @@ def evolve(
             number,
             leaders,
             float(costs.mean()),
-            float(costs.std()),
+            float(costs.std()) if np.isfinite(costs).all() else np.inf,
             asked + rescored,
             rescored,
             images,

@@ -94,4 +94,5 @@ def _scatter(part: Observables, rows: np.ndarray, count: int) -> Observables:
         spikes=full(part.spikes),
         synops=full(part.synops),
         limit_correct=full(part.limit_correct),
+        divergence=full(part.divergence),
     )

@@ -18,7 +18,7 @@ from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.runtime.memory import device_memory
 from jaxsnn.runtime.weak_cache import remembered
-from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, wire_integers
+from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, readout_units, wire_integers
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.simulation.step import Neurons, initial_state, neurons_of, snn_block, snn_step, wire
 
@@ -43,25 +43,30 @@ def chunks(
     plan: Plan,
     progress,
     per_image: bool,
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray], int]]:
+    scored: bool = False,
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray], int, np.ndarray | None]]:
     """For one chunk of images after the other: right answers (P, T); with ``per_image`` which ones, (P, B, T);
-    spikes of each layer (P, H, W); and the number of images.
+    spikes of each layer (P, H, W); the number of images; and if ``scored`` the class scores in the ANN's units,
+    summed over time, float64 (P, B, steps, classes).
 
     Where the device runs out of memory, chunks are halved, and the run goes on.
     """
     candidates = len(genes.threshold)
     params, each, inputs = snn.params, genes, lambda part: part
+    units = np.ones(candidates)
     if plan.precision == "int8":
         integers = quantize(snn)
         silent = min(timesteps, dynamics.silent_steps(snn.network))
         params, each = integers.kernels, integer_neurons(integers, genes, timesteps - silent)
         inputs = functools.partial(pixels, integers)
+        units = readout_units(integers, genes)
     mesh, across, along = make_mesh(plan.mesh)
     rows = rows_at_once(snn, dynamics, timesteps, per_image, plan, candidates) * across * along
     held = _held.setdefault(snn, {})
     what = (dynamics.delay, timesteps, per_image, plan.precision, plan.block, across * along)
     rows = min(rows, held.get(what, rows))
     call = functools.partial(simulate, snn.network, dynamics, timesteps, per_image, plan.precision, mesh)
+    call = functools.partial(call, scored=scored)
     start = 0
     while start < len(images):
         group, size = chunk_shape(candidates, len(images) - start, rows, plan.group, across, along)
@@ -86,7 +91,11 @@ def chunks(
             continue
         right = np.concatenate([np.asarray(part[0]) for part in parts])[:candidates]
         maps = [np.concatenate(layer)[:candidates] for layer in zip(*(part[1] for part in parts))]
-        yield right.sum(1) if per_image else right, right[:, :count], maps, count
+        scores = None
+        if scored:
+            scores = np.concatenate([np.asarray(part[2], np.float64) for part in parts])[:candidates, :, :count]
+            scores = scores.swapaxes(1, 2) * units[:, None, None, None]
+        yield right.sum(1) if per_image else right, right[:, :count], maps, count, scores
         start += size
 
 
@@ -204,82 +213,100 @@ def _padded(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarr
     return np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0))), np.pad(labels, (0, missing)), real
 
 
-STATIC = ("network", "dynamics", "timesteps", "per_image", "precision", "mesh", "block")
+STATIC = ("network", "dynamics", "timesteps", "per_image", "precision", "mesh", "block", "scored")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def simulate(network, dynamics, timesteps, per_image, precision, mesh, block, params, each, images, labels, real):
+def simulate(
+    network,
+    dynamics,
+    timesteps,
+    per_image,
+    precision,
+    mesh,
+    block,
+    params,
+    each,
+    images,
+    labels,
+    real,
+    scored=False,
+):
     """One chunk of images, of which those marked ``real`` count; layer by layer over ``block`` steps.
 
     ``each`` are the genes of P candidates; in int8 their neurons, and the images are the integers of
     ``jaxsnn.simulation.integers.pixels``. A ``mesh`` over ("population", "data") divides P and B.
 
     Returns:
-        images that are right (P, T) int32, or if ``per_image`` which ones, bool (P, B, T); and the spikes of each
-        layer, summed over images, steps and channels: int32 (P, H, W), or (P, 1, 1) behind a dense layer.
+        images that are right (P, T) int32, or if ``per_image`` which ones, bool (P, B, T); the spikes of each
+        layer, summed over images, steps and channels: int32 (P, H, W), or (P, 1, 1) after a dense layer; and if
+        ``scored`` the scores (P, delay-free steps, B, classes), else None.
     """
-    one_device = functools.partial(_simulate, network, dynamics, timesteps, per_image, precision, block)
+    one_device = functools.partial(_simulate, network, dynamics, timesteps, per_image, precision, block, scored)
     if mesh is None:
         return one_device(params, each, images, labels, real)
 
     def shard(*arguments):
-        right, counts = one_device(*arguments)
+        right, counts, scores = one_device(*arguments)
         counts = jax.lax.psum(counts, "data")
-        return right if per_image else jax.lax.psum(right, "data"), counts
+        return right if per_image else jax.lax.psum(right, "data"), counts, scores
 
     population, rows = P("population"), P("data")
     right = P("population", "data") if per_image else population
     inside = (P(), population, rows, rows, rows)
-    return jax.shard_map(shard, mesh=mesh, in_specs=inside, out_specs=(right, population), check_vma=False)(
+    outside = (right, population, P("population", None, "data"))
+    return jax.shard_map(shard, mesh=mesh, in_specs=inside, out_specs=outside, check_vma=False)(
         params, each, images, labels, real
     )
 
 
-def _simulate(network, dynamics, timesteps, per_image, precision, block, params, each, images, labels, real):
+def _simulate(
+    network, dynamics, timesteps, per_image, precision, block, scored, params, each, images, labels, real
+):
     steps = max(0, timesteps - dynamics.silent_steps(network))
     integer = precision == "int8"
     wiring = wire_integers(network, params, images) if integer else wire(network, params, images, precision)
 
-    def is_right(scores: jax.Array) -> jax.Array:
+    def read(scores: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         right = (scores.argmax(-1) == labels) & real
-        return right if per_image else right.sum(-1, dtype=jnp.int32)
+        return right if per_image else right.sum(-1, dtype=jnp.int32), scores if scored else None
 
     def one(mine: Genes | Neurons):
-        neurons = mine if integer else neurons_of(network, mine)
+        neurons = mine if integer else neurons_of(network, mine, params)
 
         def step(carry, _):
             state, counts = carry
             state, spikes = snn_step(network, dynamics, wiring, neurons, state)
             counts = [count + _pixel_sum(s, real) for count, s in zip(counts, spikes)]
-            return (state, counts), is_right(state.scores)
+            return (state, counts), read(state.scores)
 
         def several(carry, length):
             state, counts = carry
             state, spikes, scores = snn_block(network, dynamics, wiring, neurons, state, length)
             flat = [s.reshape(-1, *s.shape[2:]) for s in spikes]
             counts = [count + _pixel_sum(s, jnp.tile(real, length)) for count, s in zip(counts, flat)]
-            return (state, counts), is_right(scores)
+            return (state, counts), read(scores)
 
         state = initial_state(network, neurons, len(images), jnp.int32 if integer else jnp.float32)
         counts = [jnp.zeros(v.shape[1:3] if v.ndim == 4 else (1, 1), jnp.int32) for v in state.membranes]
         if block == 1:
-            (_, counts), right = jax.lax.scan(step, (state, counts), length=steps)
-            return right, counts
+            (_, counts), (right, scores) = jax.lax.scan(step, (state, counts), length=steps)
+            return right, counts, scores
         whole, rest = divmod(steps, block)
-        carry, right = jax.lax.scan(lambda carry, _: several(carry, block), (state, counts), length=whole)
-        right = right.reshape(-1, *right.shape[2:])
+        carry, seen = jax.lax.scan(lambda carry, _: several(carry, block), (state, counts), length=whole)
+        seen = jax.tree.map(lambda part: part.reshape(-1, *part.shape[2:]), seen)
         if rest:
             carry, last = several(carry, rest)
-            right = jnp.concatenate([right, last])
-        return right, carry[1]
+            seen = jax.tree.map(lambda *parts: jnp.concatenate(parts), seen, last)
+        return seen[0], carry[1], seen[1]
 
-    right, counts = jax.vmap(one)(each)  # (P, steps) or (P, steps, B)
+    right, counts, scores = jax.vmap(one)(each)  # (P, steps) or (P, steps, B)
     # before anything reaches the read-out all scores are zero and the first class wins
     first = (labels == 0) & real
     silent = first if per_image else first.sum(dtype=jnp.int32)
     silent = jnp.broadcast_to(silent, (len(right), timesteps - steps, *silent.shape))
     right = jnp.concatenate([silent, right], 1)
-    return right.swapaxes(1, 2) if per_image else right, counts
+    return right.swapaxes(1, 2) if per_image else right, counts, scores
 
 
 def _pixel_sum(spikes: jax.Array, real: jax.Array) -> jax.Array:

@@ -44,6 +44,7 @@ class IntegerSNN:
         kernels: ``<op>.kernel``, float32 arrays that hold integers.
         scales: per layer and edge, float64 (C,): what 1 stands for behind the edge; pools are sums here.
         biases: per layer, float64 (C,), in the units of the ANN, or None.
+        starts: per spiking layer, (C,) or 0: what is added to the gene v0.
         pixel: what a normalised pixel is multiplied with before it is rounded.
         reaches: per layer and edge, the largest sum that inputs of 1 can come to, pools being sums.
     """
@@ -52,6 +53,7 @@ class IntegerSNN:
     kernels: dict[str, np.ndarray]
     scales: tuple[tuple[np.ndarray, ...], ...]
     biases: tuple[np.ndarray | None, ...]
+    starts: tuple[np.ndarray | float, ...]
     pixel: int
     reaches: tuple[tuple[float, ...], ...]
 
@@ -96,7 +98,11 @@ def quantize(snn: SNN) -> IntegerSNN:
     pixel = 2 ** math.floor(math.log2(EXACT / max(1, image_reach * _largest_pixel(network))))
     if pixel < 1:
         raise UserError("int8: the layer that the image drives has too many weights to sum exactly: use float32")
-    return IntegerSNN(network, kernels, tuple(scales), tuple(biases), min(pixel, FINEST_PIXEL), reaches)
+    starts = tuple(
+        np.asarray(snn.params[f"{layer.name}.start"], np.float64) if layer.start else 0.0
+        for layer in network.spiking
+    )
+    return IntegerSNN(network, kernels, tuple(scales), tuple(biases), starts, min(pixel, FINEST_PIXEL), reaches)
 
 
 def _reach(edge: Edge, kernels: dict[str, np.ndarray]) -> float:
@@ -127,14 +133,7 @@ def integer_neurons(integers: IntegerSNN, genes: Genes, timesteps: int) -> Neuro
     theta = np.asarray(genes.threshold, np.float64)
     gains, thresholds, starts, biases = [], [], [], []
     for index, layer in enumerate(network.layers):
-        amplitudes = [
-            (np.ones((len(theta), 1)) if edge.source == IMAGE else theta[:, [edge.source]]) * scale
-            for edge, scale in zip(layer.edges, integers.scales[index])
-        ]
-        finer = integers.pixel if layer.edges[0].source == IMAGE else MEETING if len(amplitudes) > 1 else 1
-        unit = amplitudes[0] / finer
-        if index == len(network.layers) - 1:
-            unit = unit[:, :1]
+        amplitudes, unit = _amplitudes(integers, index, theta)
         factors = [np.round(amplitude / unit) for amplitude in amplitudes]
         bias = np.zeros_like(unit) if integers.biases[index] is None else np.round(integers.biases[index] / unit)
         _check_range(layer, integers, integers.reaches[index], factors, bias, timesteps)
@@ -145,8 +144,27 @@ def integer_neurons(integers: IntegerSNN, genes: Genes, timesteps: int) -> Neuro
             _check_size(layer, threshold)
             thresholds.append(_int32(threshold))
             v0 = 0 if genes.v0 is None else np.asarray(genes.v0, np.float64)[:, [index]]
-            starts.append(_int32(np.round(v0 * threshold)))
+            starts.append(_int32(np.round((v0 + integers.starts[index]) * threshold)))
     return Neurons(gains, thresholds, starts, None, biases)
+
+
+def _amplitudes(integers: IntegerSNN, index: int, theta: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """What 1 behind each edge of a layer stands for, and what a membrane counts in; (P, C), or (P, 1)."""
+    layer = integers.network.layers[index]
+    amplitudes = [
+        (np.ones((len(theta), 1)) if edge.source == IMAGE else theta[:, [edge.source]]) * scale
+        for edge, scale in zip(layer.edges, integers.scales[index])
+    ]
+    finer = integers.pixel if layer.edges[0].source == IMAGE else MEETING if len(amplitudes) > 1 else 1
+    unit = amplitudes[0] / finer
+    return amplitudes, unit[:, :1] if index == len(integers.network.layers) - 1 else unit
+
+
+def readout_units(integers: IntegerSNN, genes: Genes) -> np.ndarray:
+    """What 1 in the class scores of each candidate stands for in the units of the ANN's, (P,)."""
+    return _amplitudes(integers, -1 + len(integers.network.layers), np.asarray(genes.threshold, np.float64))[1][
+        :, 0
+    ]
 
 
 def _int32(values: np.ndarray) -> np.ndarray:

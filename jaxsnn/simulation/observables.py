@@ -17,6 +17,8 @@ class Observables:
             it drives (padding left out). The constant input current is not spikes and is not counted.
         limit_correct: (P,) of ``limit_images`` that are right as T goes to infinity
             (``jaxsnn.simulation.clipped_ann``), where that was asked for.
+        divergence: (P, T) int64, the divergences of the images from the ANN's class probabilities, in units of
+            2^-20 nats (``jaxsnn.simulation.divergence``), where those were given.
     """
 
     correct: np.ndarray
@@ -25,6 +27,7 @@ class Observables:
     synops: np.ndarray
     limit_correct: np.ndarray | None = None
     limit_images: int = 0
+    divergence: np.ndarray | None = None
 
     @property
     def accuracy(self) -> np.ndarray:
@@ -35,16 +38,21 @@ class Observables:
         """Counts over the images of both, those of the limit included.
 
         Raises:
-            ValueError: only one of them counted at the limit.
+            ValueError: only one of them counted at the limit, or the divergence.
         """
-        limits = [part.limit_correct for part in (self, other)]
-        if (limits[0] is None) != (limits[1] is None):
-            raise ValueError("counts with and without those at the limit cannot be added up")
+        for name in ("limit_correct", "divergence"):
+            if (getattr(self, name) is None) != (getattr(other, name) is None):
+                raise ValueError(f"counts with and without {name} cannot be added up")
         return Observables(
             self.correct + other.correct,
             self.images + other.images,
             self.spikes + other.spikes,
             self.synops + other.synops,
-            None if limits[0] is None else limits[0] + limits[1],
+            _sum(self.limit_correct, other.limit_correct),
             self.limit_images + other.limit_images,
+            _sum(self.divergence, other.divergence),
         )
+
+
+def _sum(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return None if one is None or other is None else one + other

@@ -8,6 +8,7 @@ the same answer.
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.runtime import processes
 from jaxsnn.simulation import dense
 from jaxsnn.simulation.backends import resolve
+from jaxsnn.simulation.divergence import check_teacher, divergences
 from jaxsnn.simulation.events import run
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.plan import Plan
@@ -36,6 +38,7 @@ def observe(
     dynamics: Dynamics = Dynamics(),
     plan: Plan = Plan(),
     progress: Callable[[int], None] | None = None,
+    teacher: np.ndarray | None = None,
 ) -> Observables:
     """Simulate every candidate on every image.
 
@@ -44,11 +47,12 @@ def observe(
         labels: int (B,).
         timesteps: T, counted in the convention of ``dynamics.delay``.
         progress: called with the number of candidates x images that have just been finished.
+        teacher: the ANN's class probabilities (B, classes), to count the divergence from.
 
     Raises:
         UserError: thresholds that are not positive, wrong shapes, no images or no timesteps.
     """
-    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=False)[0]
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, False, teacher)[0]
 
 
 def observe_images(
@@ -63,11 +67,11 @@ def observe_images(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Observables, np.ndarray]:
     """Like ``observe``, and whether each image is right at each step: bool (P, B, T)."""
-    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image=True)
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, True)
 
 
 def _run(
-    snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image
+    snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image, teacher=None
 ) -> tuple[Observables, np.ndarray | None]:
     """Observables and, if ``per_image``, right (P, B, T), of the images of all processes."""
     check_genes(snn.network, genes)
@@ -75,6 +79,8 @@ def _run(
         raise UserError(f"timesteps is {timesteps}, expected at least 1")
     if not len(images) or images.shape[1:] != snn.network.input_shape:
         raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
+    if teacher is not None:
+        check_teacher(teacher, len(images), snn.network.classes)
     genes = genes.map(lambda part: np.asarray(part, np.float32))
     plan = resolve(plan, snn.network)
     chunks = dense.chunks if plan.backend == "xla" else _event_chunks
@@ -82,35 +88,48 @@ def _run(
     mine = processes.share(len(images))
     # a process whose share is empty still has something to add up
     none = np.zeros((candidates, layers), np.int64)
-    parts = [Observables(np.zeros((candidates, timesteps), np.int64), 0, none, none)]
+    nothing = np.zeros((candidates, timesteps), np.int64)
+    parts = [Observables(nothing, 0, none, none, divergence=None if teacher is None else nothing)]
     answers = [np.zeros((candidates, 0, timesteps), bool)]
 
     def advance(count: int) -> None:
         if progress:  # the others are about as far
             progress(round(count * len(images) / len(labels[mine])))
 
-    for correct, right, maps, count in chunks(
-        snn, genes, images[mine], labels[mine], timesteps, dynamics, plan, advance, per_image
+    seen, silent = mine.start, dynamics.silent_steps(snn.network)
+    for correct, right, maps, count, scores in chunks(
+        snn, genes, images[mine], labels[mine], timesteps, dynamics, plan, advance, per_image, teacher is not None
     ):
-        parts.append(_count(snn.network, correct, maps, count))
+        counts = _count(snn.network, correct, maps, count)
+        if teacher is not None:
+            each = divergences(teacher[seen : seen + count], scores, silent)
+            counts = replace(counts, divergence=each.sum(1))
+        seen += count
+        parts.append(counts)
         answers.append(right)
     sums = functools.reduce(Observables.__add__, parts)
-    counted = processes.total([sums.correct, sums.spikes, sums.synops])
-    observed = Observables(counted[0], len(images), *counted[1:])
+    counted = processes.total(
+        [sums.correct, sums.spikes, sums.synops] + ([] if sums.divergence is None else [sums.divergence])
+    )
+    observed = Observables(
+        counted[0], len(images), *counted[1:3], divergence=None if teacher is None else counted[3]
+    )
     return observed, processes.gathered(np.concatenate(answers, 1)) if per_image else None
 
 
-def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image):
+def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image, scored):
     silent = min(timesteps, dynamics.silent_steps(snn.network))
     size = run.images_at_once(snn.network, plan)
     for start in range(0, len(images), size):
         part = slice(start, start + size)
-        answers, maps = run.run(snn, genes, images[part], timesteps - silent, dynamics, plan, progress)
+        answers, maps, scores = run.run(
+            snn, genes, images[part], timesteps - silent, dynamics, plan, progress, scored
+        )
         right = answers == labels[part, None]
         # before anything reaches the read-out all scores are zero and the first class wins
         first = np.broadcast_to((labels[part, None] == 0), (*right.shape[:2], silent))
         right = np.concatenate([first, right], -1)
-        yield right.sum(1), right, maps, len(images[part])
+        yield right.sum(1), right, maps, len(images[part]), scores
 
 
 def _count(network: Network, correct: np.ndarray, maps: list[np.ndarray], images: int) -> Observables:
@@ -145,7 +164,7 @@ def _record(network, dynamics, timesteps, params, genes, images):
     wiring = wire(network, params, images, jnp.float32)
 
     def one(genes: Genes):
-        neurons = neurons_of(network, genes)
+        neurons = neurons_of(network, genes, params)
 
         def step(state, _):
             state, spikes = snn_step(network, dynamics, wiring, neurons, state)

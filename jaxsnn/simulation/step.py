@@ -87,15 +87,19 @@ def without_biases(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: value for name, value in params.items() if name.endswith(".kernel")}
 
 
-def neurons_of(network: Network, genes: Genes) -> Neurons:
+def neurons_of(network: Network, genes: Genes, params: dict[str, jax.Array]) -> Neurons:
     """The neurons of one candidate with ``genes`` (L,) each, in the units of the ANN's activations.
 
     A layer's drive is theta_source * W s_source + b: a spike carries its threshold as amplitude, which keeps the
-    ANN's scale and leaves the shared weights untouched.
+    ANN's scale and leaves the shared weights untouched. Where a layer has membranes of its own to start from,
+    ``params`` hold them.
     """
     layers = range(len(network.spiking))
     gains = [[genes.threshold[e.source] for e in layer.edges if e.source != IMAGE] for layer in network.layers]
     starts = [0.0 if genes.v0 is None else genes.v0[i] * genes.threshold[i] for i in layers]
+    for i, layer in enumerate(network.spiking):
+        if layer.start:
+            starts[i] = starts[i] + params[f"{layer.name}.start"] * genes.threshold[i]
     leaks = None if genes.leak is None else [genes.leak[i] for i in layers]
     return Neurons(gains, [genes.threshold[i] for i in layers], starts, leaks)
 

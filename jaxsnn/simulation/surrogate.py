@@ -111,7 +111,7 @@ def surrogate_scores(
     """
     check(timesteps, kind, scale, truncate, precision)
     silent = min(timesteps, dynamics.silent_steps(network))
-    wiring, neurons = wire(network, params, images), neurons_of(network, genes)
+    wiring, neurons = wire(network, params, images), neurons_of(network, genes, params)
     if precision == "bfloat16":
         wiring = wiring._replace(synapses=_half_synapses(network, params))
 

@@ -22,7 +22,6 @@ from jaxsnn.networks.weights import load_weights, save_weights
 from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.optimize import optimize as run_optimize
 from jaxsnn.search.job import history_row
-from jaxsnn.train import TrainConfig, train
 from jaxsnn.training.ann import ANN
 
 SMALL = "--population 4 --generations 2 --images 12 --calibration-images 20 --timesteps 8 --test-timesteps 10"
@@ -34,7 +33,6 @@ SMALL += " --test-images 30 --low 0.5 --tol 0 --finalists 2 --final-images 20 --
 COMMANDS = {
     "optimize": (OptimizeConfig, run_optimize),
     "evaluate": (EvaluateConfig, evaluate),
-    "train": (TrainConfig, train),
 }
 
 
@@ -97,6 +95,7 @@ def test_a_run_leaves_a_complete_folder(finished):
         "figures/accuracy.png",
         "figures/thresholds.png",
         "figures/cost.png",
+        "report.html",
     }
     results = json.loads((finished / "results.json").read_text())
     required = "ann_accuracy test_images timesteps delay device versions seconds nfe training_cost_epochs baseline"
@@ -328,42 +327,3 @@ def test_a_folder_of_something_else_is_left_alone(tiny, monkeypatch, capsys, tmp
     arguments = [*SMALL.split(), "--weights", str(tiny), "--out", str(tmp_path)]
     assert "is not a run folder" in refused(monkeypatch, capsys, "optimize", arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_training_learns_goes_on_where_it_stopped_and_refuses_other_settings(monkeypatch, capsys, tmp_path):
-    """Two epochs in one go and in two give the same weights, bit for bit."""
-    from jaxsnn.networks import architectures
-
-    small = lambda **options: vgg([[6], [8], [8]], name="small", norm=ScaleNorm, dropout=0.1, **options)  # noqa: E731
-    monkeypatch.setitem(architectures.ARCHITECTURES, "small", small)
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    settings = ["--network", "small", "--epochs", "2", "--batch", "100"]
-    assert call(monkeypatch, "train", [*settings, "--out", str(whole)]) == 0
-
-    class Stop(Exception):
-        pass
-
-    from jaxsnn import train as module
-
-    original = module.save_checkpoint
-
-    def stop_behind(*arguments):
-        original(*arguments)
-        raise Stop
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(module, "save_checkpoint", stop_behind)
-        call(patch, "train", [*settings, "--out", str(halves)])
-    assert call(monkeypatch, "train", [*settings, "--out", str(halves)]) == 0
-    first, second = load_file(whole / "weights.safetensors"), load_file(halves / "weights.safetensors")
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
-    rows = [json.loads(line) for line in (halves / "history.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in rows] == [1, 2] and rows[1]["loss"] < rows[0]["loss"]
-    _, _, notes = load_weights(halves / "weights.safetensors")
-    assert float(notes["test_accuracy"]) > 0.15
-    capsys.readouterr()
-    message = refused(monkeypatch, capsys, "train", [*settings, "--out", str(halves), "--seed", "5"])
-    assert "holds a run with other settings" in message
-    assert "unknown network 'vgg51'" in refused(monkeypatch, capsys, "train", ["--network", "vgg51"])
-    assert "--batch is 3000" in refused(monkeypatch, capsys, "train", ["--batch", "3000"])

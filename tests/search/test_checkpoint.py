@@ -95,7 +95,7 @@ def test_it_may_stop_before_and_behind_everything_that_is_written(tiny, referenc
         patch.setattr(os, "replace", count)
         optimize(config_of(tiny, tmp_path / "count"))
     each = [name for number in range(4) for name in ("history.jsonl", f"{number:06d}.checkpoint")]
-    assert written == ["config.json", *each, "thresholds.json", "curves.npz", "results.json"]
+    assert written == ["config.json", *each, "thresholds.json", "curves.npz", "results.json", "report.html"]
     for place in range(len(written)):
         folder = tmp_path / str(place)
         calls = []
@@ -321,6 +321,9 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, capsys):
     capsys.readouterr()
     optimize(OptimizeConfig(resume=copy))
     assert "is finished, there is nothing to resume: nothing was changed" in capsys.readouterr().out
+    assert contents(copy) == before
+    (copy / "report.html").unlink()  # as if it had been killed between its results and its page
+    optimize(OptimizeConfig(resume=copy))
     assert contents(copy) == before
 
 

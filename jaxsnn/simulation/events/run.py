@@ -19,7 +19,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Network, layer_shapes
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.events.lowering import LoweredLayer, _aligned, lower_float, lower_integers, padded_to
-from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, wire_integers
+from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, readout_units, wire_integers
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.simulation.step import Neurons, neurons_of, wire
 
@@ -116,12 +116,14 @@ def run(
     dynamics: Dynamics,
     plan: Plan,
     progress: Callable[[int], None],
-) -> tuple[np.ndarray, list[np.ndarray]]:
+    scored: bool = False,
+) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None]:
     """Every candidate on every image for ``steps`` delay-free steps, over the plan's threads.
 
     Returns:
         the classes with the highest scores after each step (P, B, steps), and the spikes of each layer summed
-        over images, steps and channels, int64 (P, H, W).
+        over images, steps and channels, int64 (P, H, W); and if ``scored`` the class scores in the ANN's units,
+        summed over time, float64 (P, B, steps, classes).
     """
     candidates, count = len(genes.threshold), len(images)
     integer = plan.precision == "int8"
@@ -145,10 +147,12 @@ def run(
     slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     answers = np.zeros((candidates, count, steps), np.int32)
     maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
+    units = readout_units(integers, genes) if integer else np.ones(candidates)
+    scores = np.zeros((candidates, count, steps, snn.network.classes)) if scored else None
 
     def task(candidate: int, part: slice) -> tuple[int, slice, Counts]:
         mine = jax.tree.map(lambda value: value[candidate], neurons if integer else genes)
-        mine = mine if integer else neurons_of(snn.network, mine)
+        mine = mine if integer else neurons_of(snn.network, mine, snn.params)
         cell = _cell(layers, mine, dtype, dynamics.comparison == ">=")
         drives = [c[part] if len(c) > 1 else c for c in constants]
         if integer:
@@ -160,20 +164,22 @@ def run(
 
     if not steps:
         progress(candidates * count)
-        return answers, maps
+        return answers, maps, scores
     with ThreadPoolExecutor(plan.threads) as pool:
         tasks = [pool.submit(task, p, part) for part in slices for p in range(candidates)]
         try:
             for done in as_completed(tasks):
                 candidate, part, counts = done.result()
                 answers[candidate, part] = counts.scores.argmax(-1)
+                if scores is not None:
+                    scores[candidate, part] = counts.scores * units[candidate]
                 for total, mine in zip(maps, counts.maps):
                     total[candidate] += mine
                 progress(part.stop - part.start)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return answers, maps
+    return answers, maps, scores
 
 
 class Counts(NamedTuple):
