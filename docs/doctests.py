@@ -1,12 +1,10 @@
 """An extension of griffe for mkdocstrings: examples in docstrings become code blocks on the API page."""
 
-import itertools
-
 import griffe
 
 
 class Doctests(griffe.Extension):
-    """Put a fence around each paragraph that starts with ``>>>``, which Markdown takes for a quotation."""
+    """Put a fence around what runs from ``>>>`` to the next empty line: Markdown takes it for a quotation."""
 
     def on_instance(self, *, obj: griffe.Object, **_) -> None:
         if obj.docstring is not None and ">>>" in obj.docstring.value:
@@ -14,11 +12,13 @@ class Doctests(griffe.Extension):
 
 
 def fenced(text: str) -> str:
-    lines = []
-    for blank, paragraph in itertools.groupby(text.splitlines(), lambda line: not line.strip()):
-        block = list(paragraph)
-        if not blank and block[0].lstrip().startswith(">>>"):
-            indent = block[0][: len(block[0]) - len(block[0].lstrip())]
-            block = [f"{indent}```pycon", *block, f"{indent}```"]
-        lines += block
+    lines, indent = [], None
+    for line in [*text.splitlines(), ""]:
+        if indent is None and line.lstrip().startswith(">>>"):
+            indent = line[: len(line) - len(line.lstrip())]
+            lines += ["", f"{indent}```pycon"]
+        elif indent is not None and not line.strip():
+            lines.append(f"{indent}```")
+            indent = None
+        lines.append(line)
     return "\n".join(lines)
