@@ -5,7 +5,8 @@
     >>> train.images.shape, train.images.dtype, len(train.classes)
     ((2000, 32, 32, 3), dtype('uint8'), 10)
 
-This package knows nothing of networks. See `load` for the names, the folders searched and the options.
+This package knows nothing of networks. See `load` for the names, the folders searched and the options. Nothing is
+printed: `load(..., progress=...)` is told how far it has come.
 """
 
 from data.catalog import NAMES, default_data_dir, load

@@ -74,11 +74,12 @@ def read_members(path: Path, archive: Archive, limits: dict[str, int]) -> dict[s
 
 
 def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int, path: Path) -> bytes:
-    if not member.isreg():
+    content = tar.extractfile(member) if member.isreg() else None
+    if content is None:
         raise DataError(f"{member.name} in {path} is not a plain file, as it is in the official archive")
     if member.size > limit:
         raise DataError(f"{member.name} in {path} has {member.size} bytes, but at most {limit} were expected")
-    return tar.extractfile(member).read()
+    return content.read()
 
 
 def _md5(path: Path) -> str:

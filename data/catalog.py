@@ -9,6 +9,7 @@ from data import cifar, draw, embedded_subset, folder, idx, tfds
 from data.dataset import Dataset
 from data.errors import DataError
 from data.geometry import Geometry
+from data.progress import Progress, silent
 
 NAMES = ("embedded", "cifar10", "cifar100", "fashion_mnist", "mnist", "imagefolder")
 _VALIDATION = ("val", "validation")
@@ -30,6 +31,7 @@ def load(
     crop: str = "center",
     size: int | None = 224,
     resize: int | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load labelled images by name.
 
@@ -52,6 +54,8 @@ def load(
         is for folder trees and some of TFDS. Other datasets keep their own size.
       size: side of the square cut out; None keeps images as they are, which must then be of one size.
       resize: length that the shorter side gets before; None is `size` · 256 / 224.
+      progress: called with the share that is done, from 0.0 at the start to 1.0 at the end and never less
+        than before, at most about a hundred times; in the caller's thread. What it raises ends the loading.
 
     Returns:
       A `Dataset`: uint8 images (N, H, W, C) and int32 labels (N,).
@@ -63,7 +67,12 @@ def load(
       >>> import data
       >>> data.load("embedded", "test", limit=100).images.shape
       (100, 32, 32, 3)
+      >>> shares = []
+      >>> _ = data.load("embedded", progress=shares.append)
+      >>> shares
+      [0.0, 1.0]
     """
+    progress = progress or silent
     draw.check(limit, seed)
     fit = Geometry(crop, size, resize)
     is_tfds = name.startswith(tfds.PREFIX) and name != tfds.PREFIX
@@ -75,29 +84,52 @@ def load(
         split = "test"
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r} of {name}: the splits are train and test")
+    progress(0.0)
     if name == "embedded":
-        return _part(embedded_subset.read(split), limit, seed)
+        dataset = _part(embedded_subset.read(split), limit, seed)
+    else:
+        dataset = _from_folder(name, split, data_dir, fit, limit, seed, progress)
+    progress(1.0)
+    return dataset
+
+
+def _from_folder(
+    name: str,
+    split: str,
+    data_dir: str | os.PathLike | None,
+    fit: Geometry,
+    limit: int | None,
+    seed: int,
+    progress: Progress,
+) -> Dataset:
     root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     try:
         if root.exists() and not root.is_dir():
             raise DataError(f"the data folder {root} is a file, but the folder with {name} was expected")
         if data_dir is not None and not root.exists():
             raise DataError(f"the data folder {root} does not exist: give the folder with {name}")
-        return _read(name, split, root, data_dir is None, fit, limit, seed)
+        return _read(name, split, root, data_dir is None, fit, limit, seed, progress)
     except OSError as error:
         raise DataError(f"{name} cannot be read from {root}: {error}") from error
 
 
 def _read(
-    name: str, split: str, root: Path, is_default: bool, fit: Geometry, limit: int | None, seed: int
+    name: str,
+    split: str,
+    root: Path,
+    is_default: bool,
+    fit: Geometry,
+    limit: int | None,
+    seed: int,
+    progress: Progress,
 ) -> Dataset:
     if name.startswith(tfds.PREFIX):
-        return tfds.read(name.removeprefix(tfds.PREFIX), split, root, fit, limit, seed)
+        return tfds.read(name.removeprefix(tfds.PREFIX), split, root, fit, limit, seed, progress)
     if name == folder.NAME:
-        return folder.read(split, root, fit, limit, seed)
+        return folder.read(split, root, fit, limit, seed, progress)
     read = {
-        "cifar10": partial(cifar.read, cifar.CIFAR10),
-        "cifar100": partial(cifar.read, cifar.CIFAR100),
+        "cifar10": partial(cifar.read, cifar.CIFAR10, progress=progress),
+        "cifar100": partial(cifar.read, cifar.CIFAR100, progress=progress),
         "fashion_mnist": partial(idx.read, idx.FASHION_MNIST, system=is_default),
         "mnist": partial(idx.read, idx.MNIST, system=is_default),
     }[name]

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data import archive, safe_pickle
 from data.dataset import Dataset
 from data.errors import DataError
+from data.progress import Progress, silent, watched
 
 _PAGE = "www.cs.toronto.edu/~kriz/cifar.html"
 _PIXELS = 3 * 32 * 32
@@ -101,7 +103,7 @@ CIFAR100 = Cifar(
 )
 
 
-def read(cifar: Cifar, split: str, data_dir: Path) -> Dataset:
+def read(cifar: Cifar, split: str, data_dir: Path, progress: Progress = silent) -> Dataset:
     """Return one split, uint8 (N, 32, 32, 3), in the order of the files.
 
     An unpacked folder is preferred to an archive, and the binary layout to the Python one.
@@ -111,6 +113,7 @@ def read(cifar: Cifar, split: str, data_dir: Path) -> Dataset:
       split: "train" or "test".
       data_dir: a folder that holds an archive or an unpacked folder under its official name, or that
         unpacked folder itself.
+      progress: told the share of the files that are decoded.
 
     Raises:
       DataError: nothing of that found; a file missing, truncated or damaged; a label outside the classes.
@@ -118,13 +121,13 @@ def read(cifar: Cifar, split: str, data_dir: Path) -> Dataset:
     for layout in cifar.layouts:
         folder = _unpacked(layout, data_dir)
         if folder is not None:
-            return _decode(cifar, layout, split, _read_folder(layout, split, folder), str(folder))
+            return _decode(cifar, layout, split, _read_folder(layout, split, folder), str(folder), progress)
     for layout in cifar.layouts:
         path = data_dir / layout.archive.name
         if path.is_file():
             limits = {f"{layout.folder}/{name}": _most_bytes(layout, split) for name in layout.members[split]}
             contents = archive.read_members(path, layout.archive, limits)
-            return _decode(cifar, layout, split, [contents[name] for name in limits], str(path))
+            return _decode(cifar, layout, split, [contents[name] for name in limits], str(path), progress)
     archives = " or ".join(layout.archive.describe() for layout in cifar.layouts)
     folders = " or ".join(layout.folder for layout in cifar.layouts)
     raise DataError(
@@ -164,12 +167,18 @@ def _most_bytes(layout: Layout, split: str) -> int:
     return (records + 1) * (2 * _PIXELS + 1024)
 
 
-def _decode(cifar: Cifar, layout: Layout, split: str, contents: list[bytes], source: str) -> Dataset:
-    decode = _decode_binary if isinstance(layout.label, tuple) else _decode_pickle
+def _decode(
+    cifar: Cifar, layout: Layout, split: str, contents: list[bytes], source: str, progress: Progress
+) -> Dataset:
+    label = layout.label
     planes, labels = [], []
-    for name, raw in zip(layout.members[split], contents, strict=True):
+    files = list(zip(layout.members[split], contents, strict=True))
+    for name, raw in watched(files, len(files), progress):
         where = f"{name} in {source}"
-        file_planes, file_labels = decode(layout, layout.records[split], raw, where)
+        if isinstance(label, tuple):
+            file_planes, file_labels = _decode_binary(layout, label, layout.records[split], raw, where)
+        else:
+            file_planes, file_labels = _decode_pickle(layout, label, layout.records[split], raw, where)
         outside = np.flatnonzero((file_labels < 0) | (file_labels >= len(cifar.classes)))
         if outside.size:
             first = int(outside[0])
@@ -190,8 +199,10 @@ def _decode(cifar: Cifar, layout: Layout, split: str, contents: list[bytes], sou
     )
 
 
-def _decode_binary(layout: Layout, records: int, raw: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    before, place = layout.label
+def _decode_binary(
+    layout: Layout, label: tuple[int, int], records: int, raw: bytes, where: str
+) -> tuple[np.ndarray, np.ndarray]:
+    before, place = label
     expected = records * (before + _PIXELS)
     if len(raw) != expected:
         state = "truncated" if len(raw) < expected else "too long"
@@ -204,7 +215,9 @@ def _decode_binary(layout: Layout, records: int, raw: bytes, where: str) -> tupl
     return table[:, before:], table[:, place].astype(np.int64)
 
 
-def _decode_pickle(layout: Layout, records: int, raw: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _decode_pickle(
+    layout: Layout, label: bytes, records: int, raw: bytes, where: str
+) -> tuple[np.ndarray, np.ndarray]:
     again = f"fetch {layout.archive.describe()} again"
     try:
         batch = safe_pickle.loads(raw)
@@ -213,14 +226,14 @@ def _decode_pickle(layout: Layout, records: int, raw: bytes, where: str) -> tupl
     if not isinstance(batch, dict):
         raise DataError(f"{where} holds a {type(batch).__name__} where a dict was expected; {again}")
     planes = _entry(batch, b"data")
-    labels = _entry(batch, layout.label)
+    labels = _entry(batch, label)
     if not isinstance(planes, np.ndarray) or planes.shape != (records, _PIXELS):
         shape = planes.shape if isinstance(planes, np.ndarray) else type(planes).__name__
         raise DataError(
             f"{where}: 'data' is {shape}, but a uint8 array ({records}, {_PIXELS}) was expected; {again}"
         )
-    key = layout.label.decode()
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+    key = label.decode()
+    if not isinstance(labels, list) or not all(type(entry) is int for entry in labels):
         raise DataError(f"{where}: '{key}' is not a list of integers; {again}")
     if len(labels) != records:
         raise DataError(f"{where}: '{key}' has {len(labels)} entries, but {records} were expected; {again}")
@@ -230,6 +243,6 @@ def _decode_pickle(layout: Layout, records: int, raw: bytes, where: str) -> tupl
         raise DataError(f"{where}: '{key}' has a number too large for a label; {again}") from error
 
 
-def _entry(batch: dict, key: bytes):
+def _entry(batch: dict, key: bytes) -> Any:
     """Return the entry under `key`, bytes in the official files, str in copies written by Python 3."""
     return batch.get(key, batch.get(key.decode()))

@@ -13,7 +13,7 @@ def check(limit: int | None, seed: int) -> None:
         raise DataError(f"limit must be a positive number of images, or None for all of them, not {limit!r}")
 
 
-def _is_integer(value) -> bool:
+def _is_integer(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -35,6 +35,11 @@ def balanced(labels: np.ndarray, limit: int | None, seed: int, where: str) -> np
 
     Raises:
       DataError: fewer than `limit` records exist.
+
+    Example:
+      >>> labels = np.array([0, 0, 0, 0, 1, 1, 2])
+      >>> np.bincount(labels[balanced(labels, 5, seed=0, where="an example")]).tolist()
+      [2, 2, 1]
     """
     if limit is None:
         return np.arange(len(labels))

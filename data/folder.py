@@ -10,6 +10,7 @@ import numpy as np
 from data import draw, geometry
 from data.dataset import Dataset
 from data.errors import DataError
+from data.progress import Progress, silent, watched
 
 NAME = "imagefolder"
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -19,11 +20,18 @@ _MOST_PIXELS = 1 << 26
 _FOLDERS = {"train": ("train",), "test": ("test", "val", "validation")}
 
 
-def read(split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, seed: int) -> Dataset:
+def read(
+    split: str,
+    data_dir: Path,
+    fit: geometry.Geometry,
+    limit: int | None,
+    seed: int,
+    progress: Progress = silent,
+) -> Dataset:
     """Return images of one split, uint8 (N, size, size, 3); only those drawn are opened.
 
     Classes are the sub-folders of `train` (of the split itself where there is no `train`), sorted by
-    name; images may lie in folders below. Hidden files and files that are no images are passed over.
+    name; images may lie in folders below. Hidden files and files that are not images are passed over.
 
     Args:
       split: "train" or "test"; the latter is found under test, val or validation.
@@ -31,6 +39,7 @@ def read(split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, 
       fit: how images are brought to one size.
       limit: how many to draw, balanced over the classes; None for all, in the order of their paths.
       seed: of the draw and of random crops.
+      progress: told the share of the images that are decoded.
 
     Raises:
       DataError: no such folder, no classes, a class without images, a class that training lacks, an
@@ -65,7 +74,8 @@ def read(split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, 
     offsets = fit.offsets(len(paths), seed)[chosen]
     names = [paths[i] for i in chosen]
     with ThreadPoolExecutor() as pool:
-        images = geometry.stack(pool.map(lambda name, offset: _open(name, fit, offset), names, offsets), names)
+        opened = pool.map(lambda name, offset: _open(name, fit, offset), names, offsets)
+        images = geometry.stack(watched(opened, len(names), progress), names)
     return Dataset(
         images=images, labels=every[chosen], classes=classes, name=NAME, split=split, source=str(folder)
     )

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CROPS = ("center", "random")
 
@@ -27,7 +31,7 @@ class Geometry:
     size: int | None = 224
     resize: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.crop not in CROPS:
             raise DataError(f"crop must be one of {', '.join(CROPS)}, not {self.crop!r}")
         if self.size is None:
@@ -36,10 +40,10 @@ class Geometry:
             return
         if self.size < 1:
             raise DataError(f"size must be positive, not {self.size}")
-        if self.resize is None:
-            object.__setattr__(self, "resize", round(self.size * 256 / 224))
-        if self.resize < self.size:
-            raise DataError(f"resize ({self.resize}) must not be smaller than size ({self.size})")
+        resize = round(self.size * 256 / 224) if self.resize is None else self.resize
+        if resize < self.size:
+            raise DataError(f"resize ({resize}) must not be smaller than size ({self.size})")
+        object.__setattr__(self, "resize", resize)
 
     def offsets(self, count: int, seed: int) -> np.ndarray:
         """Return for each of `count` images where its crop lies, as fractions, float64 (count, 2): y, x."""
@@ -48,7 +52,7 @@ class Geometry:
         # A stream of its own, so that the choice of images does not shift the crops.
         return np.random.default_rng((seed, 1)).random((count, 2))
 
-    def fit(self, image, offset: np.ndarray) -> np.ndarray:
+    def fit(self, image: "Image.Image", offset: np.ndarray) -> np.ndarray:
         """Return uint8 (size, size, 3) from a PIL image; `offset` is a row of `offsets`.
 
         Bilinear with antialiasing, sides cut to whole pixels, as torchvision's Resize and CenterCrop.
@@ -56,7 +60,7 @@ class Geometry:
         from PIL import Image
 
         image = image.convert("RGB")
-        if self.size is None:
+        if self.size is None or self.resize is None:  # both are, or neither
             return np.asarray(image)
         shorter = min(image.size)
         width, height = (int(self.resize * side / shorter) for side in image.size)

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from typing import Any
 
 import numpy as np
 
@@ -31,18 +32,22 @@ class _Recipe:
 
     __slots__ = ("arguments", "kind", "state")
 
-    def __init__(self, kind, arguments):
+    def __init__(self, kind: str, arguments: tuple) -> None:
         self.kind = kind
         self.arguments = arguments
-        self.state = None
+        self.state: Any = None
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: Any) -> None:
         self.state = state
+
+
+def _refuse_bytearray(reader: Any) -> None:
+    raise RefusedPickle("it holds a bytearray, which image data does not need")
 
 
 # The unpickler in C allocates whatever size a (damaged) memo index asks for; the one in Python does not.
 class _Reader(pickle._Unpickler):
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         """Return a harmless stand-in; made anew each time, so that no pickle can change it for the next."""
         match (module, name):
             case ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct"):
@@ -57,20 +62,17 @@ class _Reader(pickle._Unpickler):
                 return lambda: b""
         raise RefusedPickle(f"it asks for {module}.{name}, which image data does not need")
 
-    def _refuse_bytearray(self):
-        raise RefusedPickle("it holds a bytearray, which image data does not need")
-
     # the library makes a bytearray of any declared length before it looks at what is there
     dispatch = pickle._Unpickler.dispatch | {pickle.BYTEARRAY8[0]: _refuse_bytearray}
 
 
-def _latin1(text, encoding):
+def _latin1(text: str, encoding: str | bytes) -> bytes:
     if encoding not in ("latin1", b"latin1"):
         raise RefusedPickle(f"it asks for the encoding {encoding!r}")
     return text.encode("latin1")
 
 
-def _finish(value):
+def _finish(value: object) -> object:
     """Build the arrays at the top level and in the values of a top-level dict."""
     if isinstance(value, dict):
         return {key: _array(entry) if isinstance(entry, _Recipe) else entry for key, entry in value.items()}

@@ -1,18 +1,29 @@
 """Datasets that TensorFlow Datasets has prepared on disk, read without TensorFlow."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data import draw, geometry
 from data.dataset import Dataset
 from data.errors import DataError
+from data.progress import Progress, silent, watched
 
 PREFIX = "tfds:"
 _SPLITS = {"train": ("train",), "test": ("test", "validation")}
 
 
-def read(name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: int | None, seed: int) -> Dataset:
+def read(
+    name: str,
+    split: str,
+    data_dir: Path,
+    fit: geometry.Geometry,
+    limit: int | None,
+    seed: int,
+    progress: Progress = silent,
+) -> Dataset:
     """Return one split of the prepared dataset `name`, uint8 (N, H, W, C).
 
     Its features must be an "image" and a "label" with class names. Images of one size stay as they are;
@@ -25,6 +36,7 @@ def read(name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: i
       fit: how images of different sizes are brought to one.
       limit: how many to draw, balanced over the classes; None for all, in their order.
       seed: of the draw and of random crops.
+      progress: told the share of the records that are read.
 
     Raises:
       DataError: not prepared there as ArrayRecord (the message says how to), no such split, other
@@ -41,7 +53,7 @@ def read(name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: i
     import tensorflow_datasets
 
     try:
-        undecoded = tensorflow_datasets.data_source(
+        undecoded: Any = tensorflow_datasets.data_source(
             name,
             split=found[0],
             data_dir=data_dir,
@@ -50,19 +62,22 @@ def read(name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: i
             builder_kwargs={"file_format": "array_record"},
         )
         count = len(undecoded)
-        if limit is not None:
-            every = np.array([undecoded[i]["label"] for i in range(count)], np.int32)
     except Exception as error:  # TFDS and ArrayRecord do not say what they raise on damaged files
-        raise DataError(f"{source} cannot be read: {_first_line(error)}; prepare it again") from error
+        raise _unreadable(source, error) from error
     if count == 0:
         raise DataError(f"{source}, split {found[0]}, has no images; prepare it again")
     where = f"{source}, split {found[0]},"
-    chosen = np.arange(count) if limit is None else draw.balanced(every, limit, seed, where)
+    chosen, start = np.arange(count), 0.0
+    if limit is not None:
+        # Labels of all, then images of those drawn: a record each.
+        start = count / (count + min(limit, count))
+        every = _labels(undecoded, count, source, lambda share: progress(share * start))
+        chosen = draw.balanced(every, limit, seed, where)
     offsets = fit.offsets(count, seed)
     labels = np.empty(len(chosen), np.int32)
-    feature = builder.info.features["image"]
+    feature: Any = builder.info.features["image"]
 
-    def image(place, index):
+    def image(place: int, index: int) -> np.ndarray:
         try:
             record = undecoded[index]
             labels[place] = record["label"]
@@ -71,11 +86,28 @@ def read(name: str, split: str, data_dir: Path, fit: geometry.Geometry, limit: i
             raise DataError(f"{source}: image {index} cannot be read: {_first_line(error)}") from error
         return pixels if fixed else _fit(pixels, fit, offsets[index])
 
+    places = watched(enumerate(chosen), len(chosen), progress, start)
     images = geometry.stack(
-        (image(place, int(index)) for place, index in enumerate(chosen)),
+        (image(place, int(index)) for place, index in places),
         [f"image {index} of {source}" for index in chosen],
     )
     return Dataset(images=images, labels=labels, classes=classes, name=PREFIX + name, split=split, source=source)
+
+
+def _labels(undecoded: Sequence, count: int, source: str, progress: Progress) -> np.ndarray:
+    """The labels of all records, int32 (count,)."""
+
+    def label(index: int) -> int:
+        try:
+            return undecoded[index]["label"]
+        except Exception as error:  # as above
+            raise _unreadable(source, error) from error
+
+    return np.array([label(index) for index in watched(range(count), count, progress)], np.int32)
+
+
+def _unreadable(source: str, error: Exception) -> DataError:
+    return DataError(f"{source} cannot be read: {_first_line(error)}; prepare it again")
 
 
 def _fit(pixels: np.ndarray, fit: geometry.Geometry, offset: np.ndarray) -> np.ndarray:
@@ -84,7 +116,7 @@ def _fit(pixels: np.ndarray, fit: geometry.Geometry, offset: np.ndarray) -> np.n
     return fit.fit(Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels), offset)
 
 
-def _builder(name: str, data_dir: Path):
+def _builder(name: str, data_dir: Path) -> Any:
     import tensorflow_datasets
 
     try:
@@ -107,7 +139,7 @@ def _how_to_prepare(name: str, data_dir: Path) -> str:
     )
 
 
-def _features(builder, source: str) -> tuple[tuple[str, ...], bool]:
+def _features(builder: Any, source: str) -> tuple[tuple[str, ...], bool]:
     """Return the class names and whether all images have one size."""
     items = getattr(builder.info.features, "items", tuple)  # absent where a dataset is a single feature
     features = dict(items())

@@ -138,8 +138,10 @@ def test_class_names_are_the_official_ones():
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_an_archive_is_read_exactly_and_nothing_is_written(tmp_path, name, place, split):
     path = _write_packed(tmp_path, name, place)
-    dataset = data.load(name, split, tmp_path)
+    shares = []
+    dataset = data.load(name, split, tmp_path, progress=shares.append)
     _check(dataset, name, split)
+    assert shares[0] == 0.0 and shares[-1] == 1.0 and shares == sorted(shares)
     assert dataset.source == str(path)
     assert list(tmp_path.iterdir()) == [path]
 

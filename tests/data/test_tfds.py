@@ -28,7 +28,7 @@ def _images(split, shape):
 
 
 def _prepare(root, name="tiny", shape=(6, 5, 3), declared=None, splits=("train", "test"), label=None, images=None):
-    """Write what `download_and_prepare(file_format="array_record")` leaves behind."""
+    """Write what `download_and_prepare(file_format="array_record")` writes."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     folder = root / name / "1.0.0"
@@ -88,7 +88,9 @@ def test_tensorflow_is_not_imported(tmp_path):
 
 def test_a_limit_is_balanced_and_the_same_images_come_back(tmp_path):
     _prepare(tmp_path)
-    part = data.load("tfds:tiny", "train", tmp_path, limit=6, seed=2)
+    shares = []
+    part = data.load("tfds:tiny", "train", tmp_path, limit=6, seed=2, progress=shares.append)
+    assert shares[0] == 0.0 and shares[-1] == 1.0 and shares == sorted(shares) and len(set(shares)) == 1 + 9 + 6
     assert np.bincount(part.labels).tolist() == [2, 2, 2]
     assert len(data.split_out(data.load("tfds:tiny", "train", tmp_path), part)) == 3
     with pytest.raises(data.DataError, match=r"10 images were asked for, but TFDS tiny.* has 9"):
