@@ -3,12 +3,17 @@
 `make_engine` builds an engine by name (see `evo.protocol.Engine`). Importing this package imports NumPy only.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from evo.differential_evolution import differential_evolution
 from evo.engines import ENGINES, make_engine
 from evo.protocol import Engine
 from evo.result import OptimizeResult
 from evo.state import state_arrays, state_from
 from evo.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from evo.engines.device import minimize_on_device
 
 __all__ = [
     "ENGINES",
@@ -23,7 +28,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     """`minimize_on_device` needs JAX, which this package does not import before someone asks for it."""
     if name == "minimize_on_device":
         from evo.engines.device import minimize_on_device

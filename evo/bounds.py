@@ -8,6 +8,9 @@ The order of the operations below is SciPy's, so that populations compare bit fo
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from evo.protocol import Array
 
 REPAIRS = ("reflect", "redraw", "clip")
 
@@ -19,7 +22,7 @@ class Box(NamedTuple):
     high: np.ndarray
 
 
-def make_box(low, high):
+def make_box(low: ArrayLike, high: ArrayLike) -> Box:
     """A checked `Box` from two (D,) sequences.
 
     Raises:
@@ -40,7 +43,7 @@ def make_box(low, high):
     return Box(low, high)
 
 
-def check_inside(name, points, box):
+def check_inside(name: str, points: np.ndarray, box: Box) -> None:
     """ValueError naming the first entry of `points` (..., D) outside the box; NaN is outside."""
     wrong = ~((points >= box.low) & (points <= box.high))
     if wrong.any():
@@ -49,34 +52,35 @@ def check_inside(name, points, box):
         raise ValueError(f"{name}{list(at)} is {points[at]}, outside the bounds [{low}, {high}]")
 
 
-def middle_and_width(low, high):
+def middle_and_width(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middles and widths, (D,) each, of the box [low, high]."""
     return 0.5 * (low + high), np.fabs(low - high)
 
 
-def from_unit(low, high, unit):
+def from_unit(low: np.ndarray, high: np.ndarray, unit: np.ndarray) -> np.ndarray:
     """Points (..., D) of the box at the unit-cube points `unit` (..., D)."""
     middle, width = middle_and_width(low, high)
     return middle + (unit - 0.5) * width
 
 
-def to_unit(low, high, points):
+def to_unit(low: np.ndarray, high: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Unit-cube points (..., D) of `points` (..., D); a fixed dimension maps to 1/2."""
     middle, width = middle_and_width(low, high)
     inverse = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)
     return (points - middle) * inverse + 0.5
 
 
-def points_inside(box, unit):
+def points_inside(box: Box, unit: np.ndarray) -> np.ndarray:
     """`from_unit`, held inside the box where rounding would step over its edge by one ulp."""
     return np.clip(from_unit(*box, unit), *box)
 
 
-def outside(unit):
+def outside(unit: Array) -> Array:
     """(..., D) bool: coordinates that left the unit cube."""
     return (unit < 0) | (unit > 1)
 
 
-def repair(unit, how, fresh=None):
+def repair(unit: Array, how: str, fresh: Array | None = None) -> Array:
     """`unit` (..., D) with every coordinate back in [0, 1]; NumPy and JAX arrays alike.
 
     `reflect` folds the coordinate at the bound it crossed, which keeps the length of the step; `redraw` takes
@@ -91,6 +95,7 @@ def repair(unit, how, fresh=None):
     return xp.where(outside(unit), inside, unit)
 
 
-def check_repair(how):
+def check_repair(how: str) -> None:
+    """ValueError unless `how` is one of `REPAIRS`."""
     if how not in REPAIRS:
         raise ValueError(f"repair must be one of {', '.join(REPAIRS)}, got {how!r}")

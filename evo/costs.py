@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from evo.protocol import Array
+
 REAL_KINDS = "biuf"
 
 
-def as_costs(cost, count):
+def as_costs(cost: Array, count: int) -> np.ndarray:
     """`cost` (count,) as a new float64 array in which NaN has become +inf.
 
     A NaN compares false with everything, so a member that once got one would never be replaced; +inf says the
@@ -22,7 +24,7 @@ def as_costs(cost, count):
     return nan_to_inf(array.astype(np.float64))
 
 
-def nan_to_inf(costs):
+def nan_to_inf(costs: Array) -> Array:
     """`costs` (...,) with +inf in place of NaN, for NumPy and JAX arrays alike."""
     xp = costs.__array_namespace__()
     return xp.where(xp.isnan(costs), xp.inf, costs)

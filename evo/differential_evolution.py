@@ -1,4 +1,17 @@
-"""`scipy.optimize.differential_evolution`, reproduced bit for bit without SciPy."""
+"""`scipy.optimize.differential_evolution`, reproduced bit for bit without SciPy.
+
+What differs:
+
+* `polish` is off by default. SciPy's default, L-BFGS-B from the best member, follows a gradient, which a noisy
+  cost, such as an accuracy counted on a few images, does not have. True raises NotImplementedError.
+* `constraints` raise NotImplementedError.
+* NaN counts as +inf. In SciPy a NaN among the first energies is never replaced.
+* The result is `evo.OptimizeResult`; it has SciPy's fields.
+
+Two of SciPy's habits are kept because the trajectory depends on them: while every energy is infinite the
+population is evaluated again each generation, and `integrality` rounds points drawn between the bounds as given,
+so that a bound that is not whole can be rounded to a number outside.
+"""
 
 import contextlib
 import functools
@@ -8,32 +21,30 @@ import numbers
 import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from evo import convergence, low_discrepancy, population, strategies
 from evo.bounds import from_unit, to_unit
 from evo.costs import nan_to_inf
 from evo.engines.scipy_like import best_first, draw_trial, draw_trials, draw_weight, redraw_outside
 from evo.result import OptimizeResult
+from evo.rng import Generator
 
 SUCCESS = "Optimization terminated successfully."
-
-
 OUT_OF_ITERATIONS = "Maximum number of iterations has been exceeded."
-
-
 STOPPED = "callback function requested stop early"
-
-
 RNG_POSITION = 9
 
 
-def _with_rng(function):
+def _with_rng(function: Callable[..., OptimizeResult]) -> Callable[..., OptimizeResult]:
     """Give `function` a generator as its `rng`, from whichever way the caller chose to say it."""
 
     @functools.wraps(function)
-    def wrapper(*args, **kwargs):
+    def wrapper(*args: Any, **kwargs: Any) -> OptimizeResult:
         by_position = len(args) > RNG_POSITION
         if by_position + ("rng" in kwargs) + ("seed" in kwargs) > 1:
             raise TypeError(
@@ -51,11 +62,11 @@ def _with_rng(function):
     return wrapper
 
 
-def _legacy_generator(seed):
+def _legacy_generator(seed: Any) -> Generator:
     if seed is None or seed is np.random:
         return np.random.mtrand._rand
     if isinstance(seed, numbers.Integral):
-        return np.random.RandomState(seed)
+        return np.random.RandomState(int(seed))
     if isinstance(seed, np.random.RandomState | np.random.Generator):
         return seed
     raise ValueError(f"{seed!r} cannot be used to seed a numpy.random.RandomState instance")
@@ -63,45 +74,34 @@ def _legacy_generator(seed):
 
 @_with_rng
 def differential_evolution(
-    func,
-    bounds,
-    args=(),
-    strategy="best1bin",
-    maxiter=1000,
-    popsize=15,
-    tol=0.01,
-    mutation=(0.5, 1),
-    recombination=0.7,
-    rng=None,
-    callback=None,
-    disp=False,
-    polish=False,
-    init="latinhypercube",
-    atol=0,
-    updating="immediate",
-    workers=1,
-    constraints=(),
-    x0=None,
+    func: Callable[..., Any],
+    bounds: Any,
+    args: tuple = (),
+    strategy: str | Callable[..., ArrayLike] = "best1bin",
+    maxiter: int | None = 1000,
+    popsize: int = 15,
+    tol: float = 0.01,
+    mutation: float | tuple[float, float] = (0.5, 1),
+    recombination: float = 0.7,
+    rng: Any = None,
+    callback: Callable[..., Any] | None = None,
+    disp: bool = False,
+    polish: bool = False,
+    init: str | ArrayLike = "latinhypercube",
+    atol: float = 0,
+    updating: str = "immediate",
+    workers: int | Callable[..., Any] = 1,
+    constraints: Any = (),
+    x0: ArrayLike | None = None,
     *,
-    integrality=None,
-    vectorized=False,
-):
+    integrality: ArrayLike | None = None,
+    vectorized: bool = False,
+) -> OptimizeResult:
     """Minimise `func` over a box by differential evolution (Storn and Price, 1997; eq. 7-9).
 
     The parameters mean what they mean in SciPy, whose documentation holds for them, and the same `rng` gives
     the same populations, energies, nit and nfev, every generation, to the last bit (checked against SciPy
-    1.15 and 1.17). What differs:
-
-    * `polish` is off by default. SciPy's default, L-BFGS-B from the best member, follows a gradient, which a
-      noisy cost, such as an accuracy counted on a few images, does not have. True raises
-      NotImplementedError.
-    * `constraints` raise NotImplementedError.
-    * NaN counts as +inf. In SciPy a NaN among the first energies is never replaced.
-    * The result is `evo.OptimizeResult`; it has SciPy's fields.
-
-    Two of SciPy's habits are kept because the trajectory depends on them: while every energy is infinite the
-    population is evaluated again each generation, and `integrality` rounds points drawn between the bounds as
-    given, so that a bound that is not whole can be rounded to a number outside.
+    1.15 and 1.17). The module says what differs: `polish`, `constraints`, and NaN as a cost.
 
     Args:
         func: f(x (D,), *args) -> number; with `vectorized`, f(x (D, P), *args) -> (P,).
@@ -125,10 +125,27 @@ def differential_evolution(
         >>> bool(result.fun < 1e-3), result.success
         (True, True)
     """
+    _refuse(polish, constraints)
+    updating, vectorized = _updating(updating, workers, vectorized)
+    notify = _callback_of_result(callback)
+    space, weight = _Space(bounds, integrality), _checked_mutation(mutation)
+    members = _start(space, strategy, init, popsize, rng, x0)
+    with _mapper(workers, vectorized) as mapper:
+        objective = _Objective(func, args, mapper, vectorized)
+        run = _Run(objective, space, members, rng, strategy, weight, recombination)
+        return _minimise(run, updating, 1000 if maxiter is None else maxiter, tol, atol, notify, disp)
+
+
+def _refuse(polish: bool, constraints: Any) -> None:
+    """NotImplementedError for what only SciPy's function does."""
     if polish:
         raise NotImplementedError("polish is not implemented; use scipy.optimize.differential_evolution")
     if not hasattr(constraints, "__len__") or len(constraints):
         raise NotImplementedError("constraints are not implemented; use scipy.optimize.differential_evolution")
+
+
+def _updating(updating: str, workers: Any, vectorized: bool) -> tuple[str, bool]:
+    """`updating` and `vectorized` as they are possible together with `workers`, with SciPy's warnings."""
     if updating not in ("immediate", "deferred"):
         raise ValueError(f"updating must be 'immediate' or 'deferred', got {updating!r}")
     if workers != 1 and updating == "immediate":
@@ -140,9 +157,13 @@ def differential_evolution(
     if vectorized and updating == "immediate":
         _warn("the 'vectorized' keyword has overridden updating='immediate' to updating='deferred'")
         updating = "deferred"
-    notify = _callback_of_result(callback)
-    space = _Space(bounds, integrality)
-    weight = _checked_mutation(mutation)
+    return updating, vectorized
+
+
+def _start(
+    space: "_Space", strategy: Any, init: Any, popsize: int, rng: Generator, x0: ArrayLike | None
+) -> np.ndarray:
+    """The initial population (P, D) in the unit cube, `x0` its first member where one is given."""
     if not callable(strategy) and strategy not in strategies.STRATEGIES:
         raise ValueError("Please select a valid mutation strategy")
     members = _initial_members(space, init, popsize, rng)
@@ -153,45 +174,41 @@ def differential_evolution(
         if ((start > 1) | (start < 0)).any():
             raise ValueError("Some entries in x0 lay outside the specified bounds")
         members[0] = start
-
-    with _mapper(workers, vectorized) as mapper:
-        run = _Run(
-            objective=_Objective(func, args, mapper, vectorized),
-            space=space,
-            members=members,
-            rng=rng,
-            strategy=strategy,
-            mutation=weight,
-            crossover=recombination,
-        )
-        evolve = run.evolve_at_once if updating == "immediate" else run.evolve_together
-        run.start()
-        nit, stop, message = 0, False, SUCCESS
-        for nit in range(1, (1000 if maxiter is None else maxiter) + 1):
-            evolve()
-            if disp:
-                print(f"differential_evolution step {nit}: f(x)= {run.energies[0]}")
-            if notify:
-                result = run.result(nit, "in progress", True)
-                result.convergence = tol / (convergence.spread(run.energies) + convergence.EPS)
-                try:
-                    stop = bool(notify(result))
-                except StopIteration:
-                    stop = True
-                if stop:
-                    message = STOPPED
-            if stop or convergence.converged(run.energies, tol, atol):
-                break
-        else:
-            stop, message = True, OUT_OF_ITERATIONS
-        return run.result(nit, message, not stop)
+    return members
 
 
-def _warn(text):
-    warnings.warn(f"differential_evolution: {text}", UserWarning, stacklevel=4)
+def _minimise(
+    run: "_Run", updating: str, maxiter: int, tol: float, atol: float, notify: Any, disp: bool
+) -> OptimizeResult:
+    """Evolve `run` until it has converged, `notify` asks for the end, or `maxiter` generations are over."""
+    evolve = run.evolve_at_once if updating == "immediate" else run.evolve_together
+    run.start()
+    nit, stop, message = 0, False, SUCCESS
+    for nit in range(1, maxiter + 1):
+        evolve()
+        if disp:
+            print(f"differential_evolution step {nit}: f(x)= {run.energies[0]}")
+        if notify:
+            result = run.result(nit, "in progress", True)
+            result.convergence = tol / (convergence.spread(run.energies) + convergence.EPS)
+            try:
+                stop = bool(notify(result))
+            except StopIteration:
+                stop = True
+            if stop:
+                message = STOPPED
+        if stop or convergence.converged(run.energies, tol, atol):
+            break
+    else:
+        stop, message = True, OUT_OF_ITERATIONS
+    return run.result(nit, message, not stop)
 
 
-def _checked_mutation(mutation):
+def _warn(text: str) -> None:
+    warnings.warn(f"differential_evolution: {text}", UserWarning, stacklevel=5)
+
+
+def _checked_mutation(mutation: Any) -> float | tuple[float, ...]:
     """One number, or the pair to draw from. SciPy ignores what follows a pair's second number."""
     values = np.atleast_1d(np.asarray(mutation, dtype=float))
     if not ((values >= 0) & (values < 2)).all():
@@ -202,7 +219,7 @@ def _checked_mutation(mutation):
     return tuple(values[:2].tolist()) if len(values) > 1 else float(values[0])
 
 
-def _callback_of_result(callback):
+def _callback_of_result(callback: Any) -> Callable[[OptimizeResult], Any] | None:
     """`callback` as a function of the intermediate result, whichever of SciPy's two signatures it has."""
     if callback is None:
         return None
@@ -214,7 +231,7 @@ def _callback_of_result(callback):
 class _Space:
     """The box, its fixed and its whole-number dimensions, and the way there from the unit cube."""
 
-    def __init__(self, bounds, integrality):
+    def __init__(self, bounds: Any, integrality: Any) -> None:
         if hasattr(bounds, "lb"):
             bounds = np.array(np.broadcast_arrays(bounds.lb, bounds.ub), dtype=float).T
         limits = np.array(bounds, dtype=float).T
@@ -233,17 +250,17 @@ class _Space:
                 " the lower/upper bounds."
             )
         # A whole-number dimension stays free even where its bounds are equal.
-        self.free = np.count_nonzero((self.low != self.high) | self.whole)
+        self.free = int(np.count_nonzero((self.low != self.high) | self.whole))
 
-    def to_unit(self, points):
+    def to_unit(self, points: np.ndarray) -> np.ndarray:
         return to_unit(self.low, self.high, points)
 
-    def from_unit(self, unit):
+    def from_unit(self, unit: np.ndarray) -> np.ndarray:
         points = from_unit(self.low, self.high, unit)
         return np.where(self.whole, np.round(points), points)
 
 
-def _initial_members(space, init, popsize, rng):
+def _initial_members(space: _Space, init: Any, popsize: int, rng: Generator) -> np.ndarray:
     """The initial population (P, D) in the unit cube."""
     if not isinstance(init, str):
         points = np.asarray(init, dtype=np.float64)
@@ -262,7 +279,7 @@ def _initial_members(space, init, popsize, rng):
 
 
 @contextlib.contextmanager
-def _mapper(workers, vectorized):
+def _mapper(workers: Any, vectorized: bool) -> Iterator[Callable[..., Any]]:
     """A function like `map` that evaluates rows of points."""
     if vectorized:
         yield lambda function, points: np.atleast_1d(function(points.T))
@@ -285,26 +302,26 @@ def _mapper(workers, vectorized):
 class _BoundFunction:
     """`func` with its further arguments; a class, so that it can be sent to other processes."""
 
-    def __init__(self, func, args):
+    def __init__(self, func: Callable[..., Any], args: tuple | None) -> None:
         self.func, self.args = func, () if args is None else args
 
-    def __call__(self, x):
+    def __call__(self, x: np.ndarray) -> Any:
         return self.func(x, *self.args)
 
 
 class _Objective:
     """Energies of points, counted."""
 
-    def __init__(self, func, args, mapper, vectorized):
+    def __init__(self, func: Any, args: Any, mapper: Callable[..., Any], vectorized: bool) -> None:
         self.function = _BoundFunction(func, args)
         self.mapper, self.vectorized, self.count = mapper, vectorized, 0
 
-    def of_one(self, point):
+    def of_one(self, point: np.ndarray) -> Any:
         energy = self.function(point)
         self.count += 1
         return np.inf if np.isnan(energy) else np.squeeze(energy)
 
-    def of_all(self, points):
+    def of_all(self, points: np.ndarray) -> np.ndarray:
         try:
             values = np.squeeze(list(self.mapper(self.function, points)))
         except (TypeError, ValueError) as error:
@@ -328,18 +345,27 @@ class _Objective:
 class _Run:
     """A population on its way: `start` evaluates it, `evolve_...` moves it by one generation."""
 
-    def __init__(self, objective, space, members, rng, strategy, mutation, crossover):
+    def __init__(
+        self,
+        objective: _Objective,
+        space: _Space,
+        members: np.ndarray,
+        rng: Generator,
+        strategy: Any,
+        mutation: Any,
+        crossover: float,
+    ) -> None:
         self.objective, self.space, self.rng = objective, space, rng
         self.strategy, self.mutation, self.crossover = strategy, mutation, crossover
         self.members, self.energies = members, np.full(len(members), np.inf)
         self.index = np.arange(len(members))
 
-    def start(self):
+    def start(self) -> None:
         if np.isinf(self.energies).all():
             energies = self.objective.of_all(self.space.from_unit(self.members))
             self.members, self.energies = best_first(self.members, energies)
 
-    def evolve_together(self):
+    def evolve_together(self) -> None:
         """Deferred updating: all trials come from the old population."""
         self.start()
         weight = draw_weight(self.rng, self.mutation)
@@ -353,7 +379,7 @@ class _Run:
         members = np.where(better[:, None], trials, self.members)
         self.members, self.energies = best_first(members, np.where(better, costs, self.energies))
 
-    def evolve_at_once(self):
+    def evolve_at_once(self) -> None:
         """Immediate updating: an accepted trial is a partner, and perhaps the best, for the next member's."""
         self.start()
         weight = draw_weight(self.rng, self.mutation)
@@ -370,7 +396,7 @@ class _Run:
                 self.members[member], self.energies[member] = trial, cost
                 self.members, self.energies = best_first(self.members, self.energies)
 
-    def _custom_trial(self, member):
+    def _custom_trial(self, member: int) -> np.ndarray:
         points = self.space.from_unit(self.members)
         trial = np.asarray(self.strategy(member, points, rng=self.rng))
         if trial.shape != (self.space.dimension,):
@@ -380,7 +406,7 @@ class _Run:
             )
         return self.space.to_unit(trial)
 
-    def result(self, nit, message, success):
+    def result(self, nit: int, message: str, success: bool) -> OptimizeResult:
         points = self.space.from_unit(self.members)
         return OptimizeResult(
             x=points[0].copy(),

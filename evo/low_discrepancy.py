@@ -7,10 +7,9 @@ import math
 
 import numpy as np
 
-from evo.rng import draw_integers
+from evo.rng import Generator, draw_integers
 
 BITS = 30
-
 
 # For dimensions 2 to 64: the primitive polynomial's coefficients as a number, then its initial direction
 # numbers. Source: S. Joe and F. Y. Kuo, "Constructing Sobol sequences with better two-dimensional
@@ -34,7 +33,7 @@ JOE_KUO = """
 """
 
 
-def sobol(rng, size, dimension):
+def sobol(rng: Generator, size: int, dimension: int) -> np.ndarray:
     """(size, dimension) points of a Sobol' sequence with a random linear scramble and digital shift.
 
     Raises:
@@ -56,7 +55,7 @@ def sobol(rng, size, dimension):
     return points * 2.0**-BITS
 
 
-def _direction_numbers(dimension):
+def _direction_numbers(dimension: int) -> np.ndarray:
     """(dimension, BITS) integers, most significant direction first."""
     table = [[int(word) for word in entry.split()] for entry in JOE_KUO.split(";")]
     if dimension > len(table) + 1:
@@ -74,19 +73,19 @@ def _direction_numbers(dimension):
     return np.array(rows, dtype=np.int64)[:dimension] << np.arange(BITS - 1, -1, -1)
 
 
-def _scrambled(directions, matrix):
+def _scrambled(directions: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Each direction's bits times its dimension's binary matrix (dimension, BITS), a word a row."""
     parity = np.bitwise_count(matrix[:, None, :] & directions[:, :, None]) & 1
     return parity.astype(np.int64) @ (1 << np.arange(BITS - 1, -1, -1))
 
 
-def halton(rng, size, dimension):
+def halton(rng: Generator, size: int, dimension: int) -> np.ndarray:
     """(size, dimension) points of a Halton sequence, digits permuted at random (Owen, 2017)."""
     rng = _own_generator(rng)
     return np.stack([_van_der_corput(rng, size, base) for base in _primes(dimension)], axis=1)
 
 
-def _van_der_corput(rng, size, base):
+def _van_der_corput(rng: Generator, size: int, base: int) -> np.ndarray:
     """(size,) points: the digits of 0, 1, 2, ... in `base`, permuted and mirrored at the point."""
     places = math.ceil(54 / math.log2(base)) - 1
     permutations = np.tile(np.arange(base), (places, 1))
@@ -100,7 +99,7 @@ def _van_der_corput(rng, size, base):
     return points
 
 
-def _primes(count):
+def _primes(count: int) -> list[int]:
     primes = []
     candidate = 2
     while len(primes) < count:
@@ -110,5 +109,5 @@ def _primes(count):
     return primes
 
 
-def _own_generator(rng):
+def _own_generator(rng: Generator) -> Generator:
     return rng.spawn(1)[0] if isinstance(rng, np.random.Generator) else rng

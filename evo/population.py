@@ -1,16 +1,23 @@
 """Initial populations in the unit cube, (P, D) each."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from evo import bounds, low_discrepancy
+from evo.bounds import Box
+from evo.rng import Generator
+
+if TYPE_CHECKING:  # evo.problem imports this module
+    from evo.problem import Search
 
 
-def uniform(rng, size, dimension):
+def uniform(rng: Generator, size: int, dimension: int) -> np.ndarray:
     """Independent uniform points."""
     return rng.uniform(size=(size, dimension))
 
 
-def latin_hypercube(rng, size, dimension):
+def latin_hypercube(rng: Generator, size: int, dimension: int) -> np.ndarray:
     """One point in each of `size` equal slices of every coordinate, the slices shuffled per coordinate."""
     slices = np.linspace(0.0, 1.0, size, endpoint=False)[:, None]
     points = (1.0 / size) * rng.uniform(size=(size, dimension)) + slices
@@ -18,7 +25,7 @@ def latin_hypercube(rng, size, dimension):
     return np.take_along_axis(points, np.stack(orders, axis=1), axis=0)
 
 
-def normal(rng, size, box, mean, std):
+def normal(rng: Generator, size: int, box: Box, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """N(mean, std²) in each coordinate (Algorithm 1, line 10), reflected at the bounds.
 
     mean and std are in the box's own units, (D,) each.
@@ -34,15 +41,14 @@ SAMPLERS = {
     "halton": low_discrepancy.halton,
 }
 
-
 INITS = ("normal", *SAMPLERS)
 
 
-def draw(rng, search):
+def draw(rng: Generator, search: "Search") -> np.ndarray:
     """The initial population (P, D) that `search` describes, drawn from the NumPy generator `rng`."""
     size, dimension = search.population, len(search.box.low)
     if not isinstance(search.init, str):
         return bounds.to_unit(*search.box, search.init)
-    if search.init == "normal":
+    if search.init == "normal" and search.mean is not None and search.std is not None:
         return normal(rng, size, search.box, search.mean, search.std)
     return SAMPLERS[search.init](rng, size, dimension)

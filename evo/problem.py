@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from evo import convergence
 from evo.bounds import Box, check_inside, make_box
@@ -20,11 +21,22 @@ class Search(NamedTuple):
     tol: float
     atol: float
 
-    def converged(self, energies):
+    def converged(self, energies: ArrayLike) -> bool:
+        """Whether costs (P,) agree within `atol` + `tol` times their mean."""
         return convergence.converged(np.asarray(energies, dtype=np.float64), self.tol, self.atol)
 
 
-def make_search(low, high, population, *, init=None, mean=None, std=None, tol=0.01, atol=0.0):
+def make_search(
+    low: ArrayLike,
+    high: ArrayLike,
+    population: int,
+    *,
+    init: str | ArrayLike | None = None,
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    tol: float = 0.01,
+    atol: float = 0.0,
+) -> Search:
     """A `Search` over the box [low, high], (D,) each, with `population` candidates.
 
     Args:
@@ -42,13 +54,12 @@ def make_search(low, high, population, *, init=None, mean=None, std=None, tol=0.
         raise ValueError(f"population must be a whole number of at least 4, got {population!r}")
     if not (np.isfinite(tol) and np.isfinite(atol) and tol >= 0 and atol >= 0):
         raise ValueError(f"tol and atol must be finite and not negative, got {tol!r} and {atol!r}")
-    if mean is not None:
-        mean = _per_dimension("mean", mean, dimension)
-        check_inside("mean", mean, box)
-    if std is not None:
-        std = _per_dimension("std", std, dimension)
-        if (std < 0).any():
-            raise ValueError(f"std must not be negative, got {std.min()}")
+    middle = None if mean is None else _per_dimension("mean", mean, dimension)
+    spread = None if std is None else _per_dimension("std", std, dimension)
+    if middle is not None:
+        check_inside("mean", middle, box)
+    if spread is not None and (spread < 0).any():
+        raise ValueError(f"std must not be negative, got {spread.min()}")
     if init is None:
         init = "latinhypercube" if mean is None else "normal"
     if not isinstance(init, str):
@@ -57,17 +68,17 @@ def make_search(low, high, population, *, init=None, mean=None, std=None, tol=0.
         raise ValueError(f"init must be an array or one of {', '.join(INITS)}; got {init!r}")
     elif init == "normal" and (mean is None or std is None):
         raise ValueError("init='normal' needs both mean and std")
-    return Search(box, int(population), init, mean, std, float(tol), float(atol))
+    return Search(box, int(population), init, middle, spread, float(tol), float(atol))
 
 
-def _per_dimension(name, value, dimension):
+def _per_dimension(name: str, value: ArrayLike, dimension: int) -> np.ndarray:
     array = np.asarray(value, dtype=np.float64)
     if array.shape not in ((), (dimension,)) or not np.isfinite(array).all():
         raise ValueError(f"{name} must be one finite number or ({dimension},) of them, got {value!r}")
     return np.broadcast_to(array, (dimension,))
 
 
-def _check_population(init, size, box):
+def _check_population(init: ArrayLike, size: int, box: Box) -> np.ndarray:
     points = np.array(init, dtype=np.float64)
     if points.shape != (size, len(box.low)):
         raise ValueError(f"an initial population must have shape ({size}, {len(box.low)}), got {points.shape}")

@@ -1,8 +1,9 @@
 """The one seam between a search and whatever computes costs: ask for candidates, tell their costs.
 
 A state is an immutable pytree of arrays, random generator included: it can be saved leaf by leaf
-(`evo.state_arrays`, and back with `evo.state_from`), and a search that goes on from a saved state goes on bit
-for bit. Every method is a pure function of its arguments, so an objective that raises leaves nothing half done.
+(`evo.state_arrays`, and back with `evo.state_from`), and a search resumed from a saved state continues
+bit for bit. Every method is a pure function of its arguments, so an objective that raises leaves nothing half
+done.
 
     engine = make_engine("scipy", low, high, population=25, mean=base, std=0.15)
     state = engine.init(seed=0)
@@ -12,7 +13,10 @@ for bit. Every method is a pure function of its arguments, so an objective that 
     x, lowest = engine.best(state)
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+Array: TypeAlias = Any
+"""A NumPy or a JAX array, whichever the engine computes in."""
 
 
 class Engine(Protocol):
@@ -20,14 +24,16 @@ class Engine(Protocol):
 
     def init(self, seed: int) -> Any:
         """The state before anything was evaluated; costs are +inf."""
+        ...
 
-    def ask(self, state) -> tuple[Any, Any]:
+    def ask(self, state: Any) -> tuple[Array, Any]:
         """Candidates (P, D), all inside the bounds, and the state that waits for their costs.
 
         The first call gives the initial population. L-SHADE gives fewer rows as its population shrinks.
         """
+        ...
 
-    def tell(self, state, candidates, cost) -> Any:
+    def tell(self, state: Any, candidates: Array, cost: Array) -> Any:
         """The next generation's state, from the candidates (P, D) asked for and their costs (P,), NaN as
         +inf.
 
@@ -36,25 +42,32 @@ class Engine(Protocol):
         Raises:
             ValueError: costs or candidates of another shape, not real, or candidates outside the bounds.
         """
+        ...
 
-    def best(self, state) -> tuple[Any, float]:
+    def best(self, state: Any) -> tuple[Array, float]:
         """The candidate (D,) of lowest cost, and that cost."""
+        ...
 
-    def parents(self, state) -> Any:
+    def parents(self, state: Any) -> Array:
         """The current population (P, D)."""
+        ...
 
-    def costs(self, state) -> Any:
+    def costs(self, state: Any) -> Array:
         """The costs (P,) of `parents(state)`, +inf before the first `tell`."""
+        ...
 
-    def rescore(self, state, cost) -> Any:
+    def rescore(self, state: Any, cost: Array) -> Any:
         """The state with `cost` (P,), in the order of `parents(state)`, in place of the parents' costs.
 
         For an objective that changes between generations: parents and trials are then compared on the same
         images (common random numbers). May be called before `ask` or between `ask` and `tell`.
         """
+        ...
 
-    def check(self, state) -> None:
-        """ValueError unless the search can go on from `state`, which may come from a file (`evo.state_from`)."""
+    def check(self, state: Any) -> None:
+        """ValueError unless the search can resume from `state`, which may come from a file (`evo.state_from`)."""
+        ...
 
-    def converged(self, state) -> bool:
+    def converged(self, state: Any) -> bool:
         """SciPy's rule: std(costs) <= atol + tol |mean(costs)|."""
+        ...

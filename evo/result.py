@@ -1,5 +1,7 @@
 """What a minimisation returns: a dictionary whose entries are attributes too, as SciPy's result object is."""
 
+from typing import Any
+
 
 class OptimizeResult(dict):
     """The fields are those of `scipy.optimize.OptimizeResult` for differential evolution:
@@ -8,7 +10,7 @@ class OptimizeResult(dict):
     population_energies (P,). A callback's intermediate result has `convergence` as well.
     """
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError as error:
@@ -17,9 +19,9 @@ class OptimizeResult(dict):
     __setattr__ = dict.__setitem__
     __delattr__ = dict.__delitem__
 
-    def __dir__(self):
+    def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         width = max(map(len, self), default=0)
         return "\n".join(f"{name:>{width}}: {value}" for name, value in self.items())

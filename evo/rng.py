@@ -1,11 +1,16 @@
 """A NumPy generator as six words of an array, so that it can live in an engine's state."""
 
+from typing import Any, TypeAlias
+
 import numpy as np
+
+Generator: TypeAlias = np.random.Generator | np.random.RandomState
+"""What SciPy's function draws from; the engines draw from the first kind only."""
 
 MASK = (1 << 64) - 1
 
 
-def pack(generator):
+def pack(generator: np.random.Generator) -> np.ndarray:
     """A PCG64 generator's state as (6,) uint64: state and increment, high and low each; the spare half."""
     state = generator.bit_generator.state
     value, increment = state["state"]["state"], state["state"]["inc"]
@@ -13,13 +18,13 @@ def pack(generator):
     return np.array([*halves, state["has_uint32"], state["uinteger"]], dtype=np.uint64)
 
 
-def draw_integers(generator, bound, size, dtype=np.int64):
+def draw_integers(generator: Generator, bound: int, size: Any, dtype: Any = np.int64) -> Any:
     """Whole numbers below `bound` from a `Generator` or a legacy `RandomState`."""
     draw = generator.integers if isinstance(generator, np.random.Generator) else generator.randint
     return draw(bound, size=size, dtype=dtype)
 
 
-def unpack(words):
+def unpack(words: np.ndarray) -> np.random.Generator:
     """The generator whose state `pack` wrote into `words` (6,)."""
     value_high, value_low, increment_high, increment_low, has_spare, spare = (int(word) for word in words)
     generator = np.random.Generator(np.random.PCG64(0))
@@ -32,7 +37,7 @@ def unpack(words):
     return generator
 
 
-def check(words):
+def check(words: np.ndarray) -> None:
     """ValueError unless `pack` can have written `words`: the last two are a flag and half a number."""
     if words.shape != (6,) or words[4] > 1 or words[5] > MASK >> 32:
         raise ValueError("generator is not the state of one")

@@ -14,9 +14,12 @@ x_i is the member to be challenged, x_0 the best, x_a, x_b, ... its partners in 
 each with binomial ("bin", eq. 9) or exponential ("exp") crossover. Sums run from left to right, as in SciPy.
 """
 
-import difflib
+from typing import Any
 
 import numpy as np
+
+from evo.names import unknown
+from evo.protocol import Array
 
 
 def _rand1(best, member, a, b, c, weight):
@@ -52,19 +55,19 @@ MUTATIONS = {
     "randtobest1": (_rand_to_best1, 3),
 }
 
-
 CROSSOVERS = ("bin", "exp")
-
 
 STRATEGIES = tuple(mutation + crossover for mutation in MUTATIONS for crossover in CROSSOVERS)
 
 
-def partners_needed(strategy):
+def partners_needed(strategy: str) -> int:
     """How many partners, all different and none of them the member itself, `strategy` mixes."""
     return MUTATIONS[strategy[:-3]][1]
 
 
-def mutants(strategy, population, members, partners, weight, best=0):
+def mutants(
+    strategy: str, population: Array, members: Array, partners: Array, weight: Any, best: Any = 0
+) -> Array:
     """Mutants v (eq. 7) of a population (P, D).
 
     Row numbers: members (...,), partners (..., K >= needed), and `best`, the first row where it is kept there.
@@ -74,12 +77,12 @@ def mutants(strategy, population, members, partners, weight, best=0):
     return formula(population[best], population[members], *mixed, weight)
 
 
-def crossover_mask(strategy, chance, first):
+def crossover_mask(strategy: str, chance: Array, first: Array) -> Array:
     """(..., D) bool, true where the trial takes the mutant's value (eq. 9).
 
     chance (..., D) bool is `rand <= C`; first (...,) is the dimension always taken. Binomial: `first` and
-    wherever `chance` is true. Exponential: a run that starts at `first`, wraps around, and goes on while
-    `chance`, read from its second column, stays true.
+    wherever `chance` is true. Exponential: a run that starts at `first`, wraps around, and continues
+    while `chance`, read from its second column, stays true.
     """
     xp = chance.__array_namespace__()
     dimension = chance.shape[-1]
@@ -90,18 +93,16 @@ def crossover_mask(strategy, chance, first):
     return steps < run[..., None]
 
 
-def check_strategy(strategy, population, known=STRATEGIES):
+def check_strategy(strategy: str, population: int, known: tuple[str, ...] = STRATEGIES) -> None:
     """ValueError for an unknown name or a `population` that cannot supply the partners."""
     if strategy not in known:
-        near = difflib.get_close_matches(str(strategy), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown strategy {strategy!r}{hint} Known: {', '.join(known)}")
+        raise ValueError(unknown("strategy", strategy, known))
     minimum = max(4, partners_needed(strategy) + 1)
     if population < minimum:
         raise ValueError(f"strategy {strategy!r} needs a population of at least {minimum}, got {population}")
 
 
-def dither_range(mutation):
+def dither_range(mutation: Any) -> tuple[float, float] | None:
     """(low, high) of the weight F, drawn anew each generation, or None where `mutation` is one number.
 
     Raises:
@@ -115,6 +116,7 @@ def dither_range(mutation):
     return None if values.ndim == 0 else (float(values.min()), float(values.max()))
 
 
-def check_crossover(crossover):
+def check_crossover(crossover: float) -> None:
+    """ValueError unless C of eq. 9 lies in [0, 1]."""
     if not 0 <= crossover <= 1:
         raise ValueError(f"crossover must lie in [0, 1], got {crossover!r}")

@@ -3,10 +3,12 @@
 import numpy as np
 
 from evo import bounds
+from evo.bounds import Box
 from evo.costs import REAL_KINDS
+from evo.protocol import Array
 
 
-def told_trials(box, candidates, asked):
+def told_trials(box: Box, candidates: Array, asked: np.ndarray) -> np.ndarray:
     """Unit-cube trials (P, D) for `candidates` (P, D), given the trials `asked` (P, D) that were sent out.
 
     Going to the box and back loses the last bit, so a coordinate that came back unchanged, or merely rounded

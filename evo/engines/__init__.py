@@ -1,4 +1,4 @@
-"""The engines behind the ask/tell protocol, one file each."""
+"""The engines of the ask/tell protocol, one file each; `base` holds what they share."""
 
 from evo.engines.by_name import ENGINES, make_engine
 

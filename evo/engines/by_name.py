@@ -1,8 +1,11 @@
 """Engines by name."""
 
-import difflib
+from typing import Any
 
-from evo.engines.scipy_like import ScipyLike
+from numpy.typing import ArrayLike
+
+from evo.engines.base import check_options
+from evo.names import unknown
 from evo.problem import make_search
 from evo.protocol import Engine
 
@@ -10,7 +13,17 @@ ENGINES = ("scipy", "evosax", "jax", "lshade")
 
 
 def make_engine(
-    name, low, high, population, *, init=None, mean=None, std=None, tol=0.01, atol=0.0, **options
+    name: str,
+    low: ArrayLike,
+    high: ArrayLike,
+    population: int,
+    *,
+    init: str | ArrayLike | None = None,
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    tol: float = 0.01,
+    atol: float = 0.0,
+    **options: Any,
 ) -> Engine:
     """The engine called `name`, over the box [low, high] with `population` candidates a generation.
 
@@ -23,26 +36,44 @@ def make_engine(
     Args:
         low, high: (D,) bounds; equal ones fix a dimension.
         init, mean, std, tol, atol: see `evo.problem.make_search`.
-        options: what the engine itself takes: strategy, mutation, crossover (scipy, jax, evosax), repair
-            (evosax), evaluations (lshade; required). One that is None counts as not given.
+        options: one that is None counts as not given.
+
+            evaluations: the budget of the run, for every engine. lshade needs it, for its population shrinks
+                along it; the others check only that it covers their first generation. No engine counts or
+                stops at it: the caller does.
+            strategy, mutation, crossover: of scipy, jax and evosax.
+            repair: of evosax and evosax:NAME.
+            memory, archive, elite: of lshade.
 
     Raises:
-        ValueError: an unknown name, with the nearest known one, or a setting out of its range.
-        TypeError: an option that the engine does not have.
+        ValueError: an unknown name, with the nearest known one; an option that the engine does not have, with
+            those it takes; or a setting out of its range.
+
+    Example:
+        >>> engine = make_engine("scipy", [-1.0] * 3, [2.0] * 3, population=12, evaluations=120)
+        >>> candidates, state = engine.ask(engine.init(seed=0))
+        >>> state = engine.tell(state, candidates, (candidates**2).sum(-1))
+        >>> engine.best(state)[0].shape
+        (3,)
+        >>> make_engine("lshade", [-1.0] * 3, [2.0] * 3, population=12, evaluations=120, mutation=0.5)
+        Traceback (most recent call last):
+        ValueError: engine 'lshade' has no option 'mutation'; it takes evaluations, memory, archive, elite
     """
     search = make_search(low, high, population, init=init, mean=mean, std=std, tol=tol, atol=atol)
-    options = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     kind, _, algorithm = name.partition(":")
     if kind not in ENGINES or (algorithm and kind != "evosax"):
-        near = difflib.get_close_matches(name, ENGINES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown engine {name!r}{hint} Known: {', '.join(ENGINES)}, evosax:NAME")
-    return _engine_class(kind)(search, **options, **({"name": algorithm} if algorithm else {}))
+        raise ValueError(unknown("engine", name, (*ENGINES, "evosax:NAME")))
+    engine = _engine_class(kind)
+    check_options(name, given, tuple(option for option in engine.options() if option != "name"))
+    return engine(search, **given, **({"name": algorithm} if algorithm else {}))
 
 
-def _engine_class(kind):
+def _engine_class(kind: str) -> Any:
     """JAX and evosax take seconds to import: only the engine that needs them does."""
     if kind == "scipy":
+        from evo.engines.scipy_like import ScipyLike
+
         return ScipyLike
     if kind == "lshade":
         from evo.engines.lshade import LShade

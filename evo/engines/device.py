@@ -1,24 +1,26 @@
 """The same differential evolution in jax.random: whole runs on the device, many of them side by side.
 
-The algorithm is that of `evo.engines.scipy_like` (eq. 7-9, deferred updating, coordinates out of bounds redrawn), with
-other random numbers and in JAX's default float type, so runs agree with it in distribution, not bit for bit. It
-works on the candidates as they are, without the map to the unit cube: the point that was evaluated is the point
-that is kept, however XLA fuses the arithmetic.
+The algorithm is that of `evo.engines.scipy_like` (eq. 7-9, deferred updating, coordinates out of bounds
+redrawn), with other random numbers and in JAX's default float type, so runs agree with it in distribution,
+not bit for bit. It works on the candidates as they are, without the map to the unit cube: the point that
+was evaluated is the point that is kept, however XLA fuses the arithmetic.
 
 Calling a compiled function costs more than what these compute, so `tell` is one call that selects and draws the
 next trials as well, and `ask` hands out what is there.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from evo import bounds, costs, strategies
-from evo.problem import Search
+from evo.engines.base import DifferentialEvolution
+from evo.protocol import Array
 from evo.state import check_costs, check_shapes
 
 INITS = ("normal", "latinhypercube", "random")
@@ -67,83 +69,68 @@ class DeviceRuns(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class DeviceDE:
+class DeviceDE(DifferentialEvolution[DeviceState]):
     """The engine "jax"; see `evo.protocol.Engine`. Candidates and costs are JAX arrays.
 
     Args:
         search: what to search, from `make_search`; `init` is "normal", "latinhypercube", "random" or an
             array.
-        strategy, mutation, crossover: as for the engine "scipy".
+        evaluations, strategy, mutation, crossover: see `DifferentialEvolution`.
     """
 
-    search: Search
-    strategy: str = "best1bin"
-    mutation: float | tuple[float, float] = (0.5, 1.5)
-    crossover: float = 0.7
-
-    def __post_init__(self):
-        strategies.check_strategy(self.strategy, self.search.population)
-        strategies.dither_range(self.mutation)
-        strategies.check_crossover(self.crossover)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.search.init, str) and self.search.init not in INITS:
             raise ValueError(f"engine 'jax' starts from an array, {', '.join(INITS)}; got {self.search.init!r}")
 
     @functools.cached_property
-    def box(self):
+    def box(self) -> bounds.Box:
+        """The search's box in the device's float type."""
         return bounds.Box(*bounds_inside(self.search.box))
 
     @functools.cached_property
-    def setting(self):
+    def setting(self) -> Setting:
+        """What the compiled functions take."""
         low, high = self.box
-        weight_low, weight_high = strategies.dither_range(self.mutation) or (self.mutation, self.mutation)
+        weights: Any = strategies.dither_range(self.mutation) or (self.mutation, self.mutation)
         mean = self.search.box.low if self.search.mean is None else self.search.mean
         std = 0.0 if self.search.std is None else self.search.std
-        return jax.tree.map(
-            lambda value: jnp.asarray(value, dtype=low.dtype),
-            Setting(low, high, mean, std, weight_low, weight_high, self.crossover),
-        )
+        values = (low, high, mean, std, *weights, self.crossover)
+        return Setting(*(jnp.asarray(value, dtype=low.dtype) for value in values))
 
-    def init(self, seed):
+    def init(self, seed: int) -> DeviceState:
         return _start(self.setting, jax.random.PRNGKey(seed), *self.start_arguments)
 
     @property
-    def start_arguments(self):
+    def start_arguments(self) -> tuple[jax.Array | None, str, int]:
         """The given initial population or None, the kind of initial population, and its size."""
-        given = None if isinstance(self.search.init, str) else jnp.asarray(self.search.init, dtype=float)
-        return given, "given" if given is not None else self.search.init, self.search.population
+        init, size = self.search.init, self.search.population
+        if isinstance(init, str):
+            return None, init, size
+        return jnp.asarray(init, dtype=float), "given", size
 
-    def ask(self, state):
+    def ask(self, state: DeviceState) -> tuple[jax.Array, DeviceState]:
         return state.trials, state
 
-    def tell(self, state, candidates, cost):
+    def tell(self, state: DeviceState, candidates: Array, cost: Array) -> DeviceState:
         cost = costs.as_costs(cost, self.search.population)
         candidates = self._checked(np.asarray(candidates))
         return _tell(self.setting, state, candidates, cost.astype(candidates.dtype), self.strategy)
 
-    def best(self, state):
-        row = int(jnp.argmin(state.energies))
-        return state.members[row], float(state.energies[row])
-
-    def parents(self, state):
+    def parents(self, state: DeviceState) -> jax.Array:
         return state.members
 
-    def costs(self, state):
-        return state.energies
-
-    def rescore(self, state, cost):
+    def rescore(self, state: DeviceState, cost: Array) -> DeviceState:
         cost = costs.as_costs(cost, self.search.population)
         return _rescore(self.setting, state, cost.astype(self.box.low.dtype), self.strategy)
 
-    def check(self, state):
+    def check(self, state: DeviceState) -> None:
         check_shapes(state, self.init(0))
         self._checked(np.asarray(state.members))
         self._checked(np.asarray(state.trials))
         check_costs(state.energies)
 
-    def converged(self, state):
-        return self.search.converged(state.energies)
-
-    def _checked(self, candidates):
+    def _checked(self, candidates: np.ndarray) -> np.ndarray:
         """`candidates` in the device's float type; ValueError for another shape, kind, or place."""
         expected = (self.search.population, len(self.search.box.low))
         if candidates.dtype.kind not in costs.REAL_KINDS:
@@ -155,7 +142,7 @@ class DeviceDE:
         return candidates
 
 
-def bounds_inside(box):
+def bounds_inside(box: bounds.Box) -> tuple[np.ndarray, np.ndarray]:
     """The box in JAX's default float type, rounded inwards; a fixed dimension takes the nearest value."""
     dtype = jnp.result_type(float)
     low, high = (np.asarray(bound, dtype=dtype) for bound in box)
@@ -165,7 +152,9 @@ def bounds_inside(box):
     return np.where(crossed, low, inner_low), np.where(crossed, low, inner_high)
 
 
-def minimize_on_device(cost_fn, engine, keys, generations):
+def minimize_on_device(
+    cost_fn: Callable[[jax.Array], jax.Array], engine: DeviceDE, keys: jax.Array, generations: int
+) -> DeviceRuns:
     """`generations` generations from each of R keys, in one compiled call.
 
     Args:
@@ -264,11 +253,12 @@ def _rescore(setting, state, cost, strategy):
 def _propose(setting, members, energies, key, strategy):
     """Trials (P, D) and the next key."""
     key, draw_key = jax.random.split(key)
-    draws = draw(setting, draw_key, *members.shape, strategies.partners_needed(strategy))
+    size, dimension = members.shape
+    draws = draw(setting, draw_key, size, dimension, strategies.partners_needed(strategy))
     return trials_from(setting, members, jnp.argmin(energies), draws, strategy), key
 
 
-def draw(setting, key, size, dimension, partners):
+def draw(setting: Setting, key: jax.Array, size: int, dimension: int, partners: int) -> Draws:
     """The `Draws` of one generation. Partners are uniform without replacement, the member itself left out.
 
     All come from one flat call of the generator, because each call takes XLA long to compile and to run.
@@ -310,7 +300,7 @@ def _partners(numbers):
     return jnp.stack(partners, axis=1)
 
 
-def trials_from(setting, members, best, draws, strategy):
+def trials_from(setting: Setting, members: Array, best: Any, draws: Draws, strategy: str) -> Array:
     """Trials (P, D) by eq. 7-9 from members (P, D), `best` the row of the best; out of bounds: drawn afresh."""
     xp = members.__array_namespace__()
     rows = xp.arange(len(members))

@@ -1,4 +1,4 @@
-"""evosax behind the ask/tell protocol: its differential evolution, and its other strategies by name.
+"""evosax under the ask/tell protocol: its differential evolution, and its other strategies by name.
 
 Only differential evolution is the paper's method. The other strategies come as evosax ships them, with its
 defaults and the search's spread as their first step size; nothing is claimed for them here.
@@ -9,7 +9,6 @@ reflection: clipping piles candidates up on a bound until their differences vani
 the whole range, as SciPy does, undoes a narrow start (Algorithm 1) whenever a step is a little too long.
 """
 
-import difflib
 import functools
 import inspect
 from dataclasses import dataclass, field
@@ -23,18 +22,18 @@ from evosax.algorithms import distribution_based_algorithms, population_based_al
 
 from evo import bounds, population, strategies
 from evo.costs import as_costs
+from evo.engines.base import PopulationEngine, check_options
+from evo.names import unknown
 from evo.problem import Search
-from evo.state import check_costs, check_shapes, check_unit
+from evo.protocol import Array
+from evo.state import check_unit
 from evo.trials import told_trials
 
 DIFFERENTIAL_EVOLUTION = "DifferentialEvolution"
 
-
 ELITISM = {"best1bin": True, "rand1bin": False}
 
-
 DEFAULT_MUTATION, DEFAULT_CROSSOVER = (0.5, 1.5), 0.7
-
 
 DEFAULT_SPREAD = 0.3
 
@@ -53,7 +52,7 @@ class EvosaxState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class EvosaxEngine:
+class EvosaxEngine(PopulationEngine[EvosaxState]):
     """The engines "evosax" and "evosax:NAME"; see `evo.protocol.Engine`. Costs and state are float32.
 
     Args:
@@ -70,7 +69,6 @@ class EvosaxEngine:
     the best candidate ever told, since the last `rescore`.
     """
 
-    search: Search
     name: str = DIFFERENTIAL_EVOLUTION
     strategy: str | None = None
     mutation: float | tuple[float, float] | None = None
@@ -79,17 +77,19 @@ class EvosaxEngine:
     algorithm: Any = field(init=False)
     params: Any = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         bounds.check_repair(self.repair)
         algorithm, params = _build(self)
         object.__setattr__(self, "algorithm", algorithm)
         object.__setattr__(self, "params", params)
 
     @property
-    def keeps_population(self):
+    def keeps_population(self) -> bool:
+        """Whether the algorithm is one of those that start from a population."""
         return self.name in population_based_algorithms
 
-    def init(self, seed):
+    def init(self, seed: int) -> EvosaxState:
         key, first = jax.random.split(jax.random.PRNGKey(seed))
         count = self.search.population
         energies = np.full(count, np.inf)
@@ -111,7 +111,7 @@ class EvosaxEngine:
             generation=np.array(0),
         )
 
-    def ask(self, state):
+    def ask(self, state: EvosaxState) -> tuple[np.ndarray, EvosaxState]:
         if self.keeps_population and state.generation == 0:
             return self.parents(state), state
         key, ask_key, fresh_key = jax.random.split(state.key, 3)
@@ -121,7 +121,7 @@ class EvosaxEngine:
             raise FloatingPointError(f"evosax:{self.name} made candidates that are not finite")
         return self._in_box(trials), state._replace(inner=inner, trials=trials, key=key)
 
-    def tell(self, state, candidates, cost):
+    def tell(self, state: EvosaxState, candidates: Array, cost: Array) -> EvosaxState:
         cost = as_costs(cost, self.search.population)
         trials = jnp.asarray(
             told_trials(self.search.box, candidates, np.asarray(state.trials, dtype=np.float64)), dtype=float
@@ -145,19 +145,16 @@ class EvosaxEngine:
             best_member=members[row] if improved else state.best_member,
             best_energy=np.array(energies[row]) if improved else state.best_energy,
             key=key,
-            generation=state.generation + 1,
+            generation=np.asarray(state.generation + 1),
         )
 
-    def best(self, state):
+    def best(self, state: EvosaxState) -> tuple[np.ndarray, float]:
         return self._in_box(state.best_member), float(state.best_energy)
 
-    def parents(self, state):
+    def parents(self, state: EvosaxState) -> np.ndarray:
         return self._in_box(state.members)
 
-    def costs(self, state):
-        return state.energies
-
-    def rescore(self, state, cost):
+    def rescore(self, state: EvosaxState, cost: Array) -> EvosaxState:
         cost = as_costs(cost, self.search.population)
         inner = state.inner
         if self.name == DIFFERENTIAL_EVOLUTION:
@@ -167,15 +164,11 @@ class EvosaxEngine:
             inner=inner, energies=cost, best_member=state.members[row], best_energy=np.array(cost[row])
         )
 
-    def check(self, state):
-        check_shapes(state, self.init(0))
-        check_unit(members=state.members, trials=state.trials, best_member=state.best_member)
-        check_costs(state.energies)
+    def check(self, state: EvosaxState) -> None:
+        super().check(state)
+        check_unit(best_member=state.best_member)
 
-    def converged(self, state):
-        return self.search.converged(state.energies)
-
-    def _begin(self, *arguments):
+    def _begin(self, *arguments: jax.Array) -> Any:
         """evosax's first state, without weak types: a state that was saved and loaded has none, and would compile
         anew."""
         return jax.tree.map(
@@ -183,23 +176,23 @@ class EvosaxEngine:
             self.algorithm.init(*arguments, self.params),
         )
 
-    def _in_box(self, unit):
+    def _in_box(self, unit: Array) -> np.ndarray:
         return bounds.points_inside(self.search.box, np.asarray(unit, dtype=np.float64))
 
 
-def _finite(cost):
+def _finite(cost: np.ndarray) -> np.ndarray:
     """Infinite costs (P,) as the worst finite one: strategies that average costs would make NaN of inf."""
     finite = cost[np.isfinite(cost)]
     return np.where(np.isfinite(cost), cost, finite.max() if finite.size else 0.0)
 
 
-def _unit_mean(search):
+def _unit_mean(search: Search) -> np.ndarray:
     if search.mean is None:
         return np.full(len(search.box.low), 0.5)
     return bounds.to_unit(*search.box, search.mean)
 
 
-def _unit_spread(search):
+def _unit_spread(search: Search) -> float:
     """One step size in the unit cube: the mean of std / range over the dimensions that are not fixed."""
     width = search.box.high - search.box.low
     if search.std is None or not (width > 0).any():
@@ -207,17 +200,15 @@ def _unit_spread(search):
     return float(np.mean(search.std[width > 0] / width[width > 0]))
 
 
-def _build(engine):
+def _build(engine: EvosaxEngine) -> tuple[Any, Any]:
     """evosax's algorithm and parameters; ValueError where evosax has an `assert` or wants more arguments."""
     known = population_based_algorithms | distribution_based_algorithms
     if engine.name not in known:
-        near = difflib.get_close_matches(engine.name, known, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"evosax has no strategy {engine.name!r}{hint} Known: {', '.join(sorted(known))}")
+        raise ValueError(unknown("strategy of evosax", engine.name, sorted(known), cutoff=0.4))
     if engine.name != DIFFERENTIAL_EVOLUTION:
-        given = [name for name in ("strategy", "mutation", "crossover") if getattr(engine, name) is not None]
-        if given:
-            raise ValueError(f"evosax:{engine.name} has no {', '.join(given)}; leave unset")
+        given = {name: getattr(engine, name) for name in ("strategy", "mutation", "crossover")}
+        given = {name: value for name, value in given.items() if value is not None}
+        check_options(f"evosax:{engine.name}", given, ("evaluations", "repair"))
         if not engine.keeps_population and not isinstance(engine.search.init, str):
             raise ValueError(
                 f"evosax:{engine.name} draws its own population around a mean; init cannot be an array"
@@ -234,7 +225,7 @@ def _build(engine):
 
 
 @functools.lru_cache(maxsize=32)
-def _algorithm(algorithm_class, size, dimension, spread):
+def _algorithm(algorithm_class: Any, size: int, dimension: int, spread: float | None) -> Any:
     """evosax compiles per object: engines of one shape, and one spread where it is built in, share theirs."""
     schedule = {} if spread is None else {"std_schedule": optax.constant_schedule(spread)}
     try:
@@ -244,7 +235,7 @@ def _algorithm(algorithm_class, size, dimension, spread):
         raise ValueError(f"evosax:{name} cannot be built for {size} candidates: {error}") from error
 
 
-def _differential_evolution_params(engine, params):
+def _differential_evolution_params(engine: EvosaxEngine, params: Any) -> Any:
     strategy = "best1bin" if engine.strategy is None else engine.strategy
     mutation = DEFAULT_MUTATION if engine.mutation is None else engine.mutation
     crossover = DEFAULT_CROSSOVER if engine.crossover is None else engine.crossover

@@ -28,12 +28,12 @@ import numpy as np
 
 from evo import bounds, population, rng, strategies
 from evo.costs import as_costs
-from evo.problem import Search
+from evo.engines.base import PopulationEngine
+from evo.protocol import Array
 from evo.state import check_costs, check_shapes, check_unit
 from evo.trials import told_trials
 
 MINIMUM_POPULATION = 4
-
 
 SPREAD = 0.1
 
@@ -65,8 +65,8 @@ class LShadeState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LShade:
-    """The engine "lshade"; see `evo.protocol.Engine`. `ask` gives fewer rows as the run goes on.
+class LShade(PopulationEngine[LShadeState]):
+    """The engine "lshade"; see `evo.protocol.Engine`. `ask` gives fewer rows as the population shrinks.
 
     Args:
         search: what to search, from `make_search`; its population is the first generation's.
@@ -80,25 +80,21 @@ class LShade:
         ValueError: a setting out of its range, with the numbers.
     """
 
-    search: Search
-    evaluations: int | None = None
     memory: int = 6
     archive: float = 2.6
     elite: float = 0.11
 
-    def __post_init__(self):
-        if self.evaluations is None or self.evaluations < self.search.population:
-            raise ValueError(
-                "engine 'lshade' needs evaluations, the length of the run, of at least its population of "
-                f"{self.search.population}; got {self.evaluations}"
-            )
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.evaluations is None:
+            raise ValueError("engine 'lshade' needs evaluations, the length of the run; got None")
         if self.memory < 1 or self.archive < 0 or not 0 < self.elite <= 1:
             raise ValueError(
                 "lshade needs memory >= 1, archive >= 0 and elite in (0, 1]; "
                 f"got {self.memory}, {self.archive}, {self.elite}"
             )
 
-    def init(self, seed):
+    def init(self, seed: int) -> LShadeState:
         generator = np.random.default_rng(seed)
         members = population.draw(generator, self.search)
         count, dimension = members.shape
@@ -115,7 +111,7 @@ class LShade:
             generation=np.array(0),
         )
 
-    def ask(self, state):
+    def ask(self, state: LShadeState) -> tuple[np.ndarray, LShadeState]:
         if state.generation == 0:
             return self.parents(state), state
         generator = rng.unpack(state.generator)
@@ -124,7 +120,7 @@ class LShade:
         state = state._replace(trials=trials, weight=weight, crossover=crossover, generator=rng.pack(generator))
         return bounds.points_inside(self.search.box, trials), state
 
-    def tell(self, state, candidates, cost):
+    def tell(self, state: LShadeState, candidates: Array, cost: Array) -> LShadeState:
         cost = as_costs(cost, len(state.members))
         trials = told_trials(self.search.box, candidates, state.trials)
         accepted, improved = cost <= state.energies, cost < state.energies
@@ -138,7 +134,7 @@ class LShade:
         energies = np.where(accepted, cost, state.energies)
         evaluations = state.evaluations + len(cost)
         count = len(members)
-        if state.generation > 0:
+        if state.generation > 0 and self.evaluations is not None:  # never None: see __post_init__
             count = reduced_size(self.search.population, int(evaluations), self.evaluations)
         keep = np.sort(np.argsort(energies, kind="stable")[:count])
         members, energies = members[keep], energies[keep]
@@ -158,20 +154,7 @@ class LShade:
             generation=state.generation + 1,
         )
 
-    def best(self, state):
-        row = np.argmin(state.energies)
-        return self.parents(state)[row], float(state.energies[row])
-
-    def parents(self, state):
-        return bounds.points_inside(self.search.box, state.members)
-
-    def costs(self, state):
-        return state.energies
-
-    def rescore(self, state, cost):
-        return state._replace(energies=as_costs(cost, len(state.members)))
-
-    def check(self, state):
+    def check(self, state: LShadeState) -> None:
         start, count = self.init(0), len(state.members)
         if not MINIMUM_POPULATION <= count <= self.search.population:
             raise ValueError(
@@ -191,11 +174,8 @@ class LShade:
         if not (np.isfinite(state.memory.weight) & (state.memory.weight > 0)).all():
             raise ValueError("memory.weight holds values that are not finite and above 0")
 
-    def converged(self, state):
-        return self.search.converged(state.energies)
 
-
-def draw_parameters(generator, memory, count):
+def draw_parameters(generator: np.random.Generator, memory: Memory, count: int) -> tuple[np.ndarray, np.ndarray]:
     """F and CR of `count` trials, (count,) each, around means remembered in cells drawn at random.
 
     CR ~ N(M_CR, 0.1²) clipped to [0, 1], or 0 where the cell is closed. F ~ Cauchy(M_F, 0.1), drawn again
@@ -211,7 +191,9 @@ def draw_parameters(generator, memory, count):
     return np.minimum(weight, 1.0), crossover
 
 
-def draw_trials(generator, state, weight, crossover, elite):
+def draw_trials(
+    generator: np.random.Generator, state: LShadeState, weight: np.ndarray, crossover: np.ndarray, elite: float
+) -> np.ndarray:
     """Trials (P, D): current-to-pbest/1 with archive, binomial crossover, half way back to a bound
     overstepped.
 
@@ -234,7 +216,7 @@ def draw_trials(generator, state, weight, crossover, elite):
     return np.where(strategies.crossover_mask("bin", chance, always), mutants, members)
 
 
-def draw_others(generator, below, *taken):
+def draw_others(generator: np.random.Generator, below: int, *taken: np.ndarray) -> np.ndarray:
     """(P,) whole numbers below `below`, uniform among those that differ from each of `taken`, (P,) each."""
     drawn = generator.integers(below - len(taken), size=len(taken[0]))
     # Stepping over the taken numbers in ascending order maps the draw onto what is left.
@@ -243,7 +225,7 @@ def draw_others(generator, below, *taken):
     return drawn
 
 
-def remember(memory, weight, crossover, gain):
+def remember(memory: Memory, weight: np.ndarray, crossover: np.ndarray, gain: np.ndarray) -> Memory:
     """The memory after a generation whose successful trials used `weight` and `crossover` and gained `gain`,
     (S,).
 
@@ -263,12 +245,12 @@ def remember(memory, weight, crossover, gain):
     return Memory(new_weight, new_crossover, np.array((cell + 1) % len(new_weight)))
 
 
-def lehmer_mean(share, values):
+def lehmer_mean(share: np.ndarray, values: np.ndarray) -> float:
     """Sum of share · values² over sum of share · values."""
     return np.sum(share * values**2) / np.sum(share * values)
 
 
-def reduced_size(initial, used, evaluations):
+def reduced_size(initial: int, used: int, evaluations: int) -> int:
     """The population after `used` of `evaluations`: a straight line from `initial` down to four."""
     size = round((MINIMUM_POPULATION - initial) / evaluations * used + initial)
     return max(MINIMUM_POPULATION, size)

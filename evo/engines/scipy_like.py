@@ -11,32 +11,35 @@ that is kept between generations, whose first entries are its partners; a first 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from evo import bounds, population, rng, strategies
 from evo.costs import as_costs
-from evo.problem import Search
-from evo.state import check_costs, check_shapes, check_unit
+from evo.engines.base import DifferentialEvolution
+from evo.protocol import Array
+from evo.rng import Generator
 from evo.trials import told_trials
 
 MAX_PARTNERS = 5
 
 
-def draw_partners(generator, index, member):
+def draw_partners(generator: Generator, index: np.ndarray, member: int) -> np.ndarray:
     """Rows of up to five partners of `member`, from a shuffle of `index` (P,) in place."""
     generator.shuffle(index)
     first = index[: MAX_PARTNERS + 1]
     return first[first != member][:MAX_PARTNERS]
 
 
-def draw_weight(generator, mutation):
+def draw_weight(generator: Generator, mutation: Any) -> Any:
     """F of one generation: uniform in a pair, else the number itself."""
     return mutation if np.ndim(mutation) == 0 else generator.uniform(*sorted(mutation))
 
 
-def draw_trials(generator, members, index, weight, crossover, strategy):
+def draw_trials(
+    generator: Generator, members: np.ndarray, index: np.ndarray, weight: Any, crossover: float, strategy: str
+) -> np.ndarray:
     """Trials (P, D) for all `members` (P, D), eq. 7-9. Shuffles `index` (P,) in place."""
     count, dimension = members.shape
     rows = np.arange(count)
@@ -47,7 +50,15 @@ def draw_trials(generator, members, index, weight, crossover, strategy):
     return np.where(strategies.crossover_mask(strategy, chance, first), mutants, members)
 
 
-def draw_trial(generator, members, member, index, weight, crossover, strategy):
+def draw_trial(
+    generator: Generator,
+    members: np.ndarray,
+    member: int,
+    index: np.ndarray,
+    weight: Any,
+    crossover: float,
+    strategy: str,
+) -> np.ndarray:
     """The trial (D,) of one `member`, eq. 7-9, in the order of draws of SciPy's immediate updating."""
     dimension = members.shape[1]
     first = np.asarray(rng.draw_integers(generator, dimension, None))
@@ -57,7 +68,7 @@ def draw_trial(generator, members, member, index, weight, crossover, strategy):
     return np.where(strategies.crossover_mask(strategy, chance, first), mutant, members[member])
 
 
-def redraw_outside(generator, trials):
+def redraw_outside(generator: Generator, trials: np.ndarray) -> np.ndarray:
     """`trials` with every coordinate outside [0, 1] replaced by a uniform number, drawn row by row."""
     wrong = bounds.outside(trials)
     if not wrong.any():
@@ -67,7 +78,7 @@ def redraw_outside(generator, trials):
     return repaired
 
 
-def best_first(members, energies):
+def best_first(members: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both arrays with row 0 and the row of the lowest energy exchanged."""
     order = np.arange(len(energies))
     best = np.argmin(energies)
@@ -81,33 +92,17 @@ class ScipyState(NamedTuple):
     members: np.ndarray
     energies: np.ndarray
     trials: np.ndarray
-    index: np.ndarray
+    # The name hides tuple.index, which nothing here needs; saved states know the array by it.
+    index: np.ndarray  # pyright: ignore[reportIncompatibleMethodOverride]
     generator: np.ndarray
     generation: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class ScipyLike:
-    """The engine "scipy"; see `evo.protocol.Engine`.
+class ScipyLike(DifferentialEvolution[ScipyState]):
+    """The engine "scipy"; see `evo.protocol.Engine`, and `DifferentialEvolution` for its options."""
 
-    Args:
-        search: what to search, from `make_search`.
-        strategy: one of the twelve in `evo.strategies`. The default is SciPy's, best1bin; eq. 7 is rand1bin.
-        mutation: the weight M of eq. 7 in [0, 2], or a pair from which it is drawn each generation.
-        crossover: C of eq. 9, in [0, 1].
-    """
-
-    search: Search
-    strategy: str = "best1bin"
-    mutation: float | tuple[float, float] = (0.5, 1.5)
-    crossover: float = 0.7
-
-    def __post_init__(self):
-        strategies.check_strategy(self.strategy, self.search.population)
-        strategies.dither_range(self.mutation)
-        strategies.check_crossover(self.crossover)
-
-    def init(self, seed):
+    def init(self, seed: int) -> ScipyState:
         generator = np.random.default_rng(seed)
         members = population.draw(generator, self.search)
         count = self.search.population
@@ -120,7 +115,7 @@ class ScipyLike:
             generation=np.array(0),
         )
 
-    def ask(self, state):
+    def ask(self, state: ScipyState) -> tuple[np.ndarray, ScipyState]:
         if state.generation == 0:
             return self.parents(state), state
         # After `rescore` the best member may no longer stand in row 0.
@@ -134,7 +129,7 @@ class ScipyLike:
         )
         return bounds.points_inside(self.search.box, trials), state
 
-    def tell(self, state, candidates, cost):
+    def tell(self, state: ScipyState, candidates: Array, cost: Array) -> ScipyState:
         cost = as_costs(cost, self.search.population)
         trials = told_trials(self.search.box, candidates, state.trials)
         better = cost <= state.energies
@@ -142,26 +137,8 @@ class ScipyLike:
         members, energies = best_first(members, np.where(better, cost, state.energies))
         return state._replace(members=members, energies=energies, trials=members, generation=state.generation + 1)
 
-    def best(self, state):
-        row = np.argmin(state.energies)
-        return self.parents(state)[row], float(state.energies[row])
-
-    def parents(self, state):
-        return bounds.points_inside(self.search.box, state.members)
-
-    def costs(self, state):
-        return state.energies
-
-    def rescore(self, state, cost):
-        return state._replace(energies=as_costs(cost, self.search.population))
-
-    def check(self, state):
-        check_shapes(state, self.init(0))
-        check_unit(members=state.members, trials=state.trials)
-        check_costs(state.energies)
+    def check(self, state: ScipyState) -> None:
+        super().check(state)
         rng.check(state.generator)
         if not np.array_equal(np.sort(state.index), np.arange(self.search.population)):
             raise ValueError("index is not a permutation of the population's rows")
-
-    def converged(self, state):
-        return self.search.converged(state.energies)

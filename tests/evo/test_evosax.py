@@ -1,4 +1,4 @@
-"""evosax behind the protocol: which differential evolution it is, repair, and its other strategies."""
+"""evosax under the protocol: which differential evolution it is, repair, and its other strategies."""
 
 import itertools
 

@@ -22,7 +22,7 @@ def test_every_generation_equals_the_reference(function, seed):
     objective = unit_objective(function)
     engine = evo.make_engine("lshade", np.zeros(5), np.ones(5), 20, evaluations=400)
     state = generations(engine, engine.init(seed), lambda points: np.array([objective(p) for p in points]), 1)[-1]
-    # Eq. 10 already says 19 here, but its author's program first shrinks behind the first generation of trials.
+    # Eq. 10 already says 19 here, but its author's program first shrinks after the first generation of trials.
     assert len(state.members) == 20 > lshade.reduced_size(20, 20, 400)
     reference = Reference(state.trials, objective, 400)
     sizes = []
@@ -113,5 +113,5 @@ def test_bad_settings_are_refused(change, message):
 
 
 def test_mutation_is_not_a_setting():
-    with pytest.raises(TypeError, match="mutation"):
+    with pytest.raises(ValueError, match="'lshade' has no option 'mutation'; it takes evaluations, memory"):
         evo.make_engine("lshade", [0.0] * 3, [1.0] * 3, 12, evaluations=99, mutation=0.5)

@@ -1,13 +1,15 @@
-"""Initial populations, bounds, convergence, and the generator in an array."""
+"""Initial populations, bounds, convergence, the generator in an array, and what importing evo loads."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import evo
 from evo import bounds, convergence, costs, low_discrepancy, population, rng
 from evo.problem import make_search
 
@@ -114,7 +116,24 @@ def test_costs_are_copied_and_real():
     assert costs.as_costs(np.array([1, 2], dtype=np.int32), 2).dtype == np.float64
 
 
-def test_import_is_light():
+def test_import_loads_numpy_and_nothing_else_that_is_installed():
+    code = (
+        "import sys, evo; files = [n for n, m in sys.modules.items() if getattr(m, '__file__', None)]; "
+        "loaded = {name.partition('.')[0] for name in files}; "
+        "print(sorted(loaded - set(sys.stdlib_module_names) - {'evo', 'numpy'}))"
+    )
+    # -S: without the .pth files of the environment, which load what they like
+    path = [str(Path(module.__file__).parents[1]) for module in (evo, np)]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {path}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_engines_in_numpy_load_no_other_package():
     code = (
         "import sys, evo; evo.make_engine('scipy', [0.0], [1.0], 8); "
         "evo.make_engine('lshade', [0.0], [1.0], 8, evaluations=90); "

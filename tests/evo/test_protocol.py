@@ -327,9 +327,25 @@ def test_unknown_names_suggest_the_nearest(name, hint):
 
 
 def test_options_an_engine_does_not_have_are_refused():
-    with pytest.raises(TypeError, match="evaluations"):
-        make("scipy", evaluations=100)
-    with pytest.raises(ValueError, match="strategy"):
+    with pytest.raises(ValueError, match=r"'scipy' has no option 'memory'; it takes evaluations, strategy"):
+        make("scipy", memory=6)
+    with pytest.raises(ValueError, match=r"'jax' has no option 'crosover' \(did you mean crossover\?\)"):
+        make("jax", crosover=0.7)
+    with pytest.raises(ValueError, match="'evosax:CMA_ES' has no option 'strategy'; it takes evaluations, repair"):
         make("evosax:CMA_ES", strategy="best1bin")
     with pytest.raises(ValueError, match="array"):
         make("evosax:CMA_ES", init=np.tile(MEAN, (SIZE, 1)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_engine_takes_a_budget_that_covers_its_first_generation(name):
+    make(name, evaluations=SIZE)
+    for wrong in (SIZE - 1, 0, SIZE + 0.5, float("inf"), "many"):
+        with pytest.raises(ValueError, match=rf"at least the population of {SIZE}; got {wrong}"):
+            make(name, evaluations=wrong)
+
+
+@pytest.mark.parametrize("name", ["scipy", "jax", "evosax"])
+def test_a_budget_changes_nothing_where_the_population_keeps_its_size(name):
+    runs = [generations(e, e.init(5), cost, 3)[-1] for e in (make(name), make(name, evaluations=100))]
+    assert_same(*runs)
