@@ -30,6 +30,7 @@ def is_png(content: bytes) -> bool:
     return content.startswith(b"\x89PNG\r\n") and min(struct.unpack(">II", content[16:24])) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_script_draws_its_picture(path, tmp_path, monkeypatch):
     if path.stem == "own_pytorch_network":
@@ -59,6 +60,7 @@ def test_readme_has_at_most_130_lines_and_its_links_lead_somewhere():
     assert links and all((ROOT / link).exists() for link in links)
 
 
+@pytest.mark.slow
 def test_python_in_the_readme(capsys):
     """On fewer images, and for fewer generations."""
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
