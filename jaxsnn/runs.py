@@ -1,5 +1,6 @@
-"""List the runs of jaxsnn.optimize in a folder, the newest first: python -m jaxsnn.runs [FOLDER]"""
+"""List the runs in a folder, the newest first: python -m jaxsnn.runs [FOLDER]"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,42 +13,44 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxsnn.cli import command
+from jaxsnn.cli.options import DebugOptions
 from jaxsnn.records.listing import Run, find_runs
 
 
 @dataclass(frozen=True)
-class RunsConfig:
-    """List the runs of jaxsnn.optimize in a folder, the newest first, with their state and their best result.
+class RunsConfig(DebugOptions):
+    """List the runs of jaxsnn.optimize, jaxsnn.train and jaxsnn.finetune in a folder, the newest first, with their
+    state and their best result.
 
-    running: a process is at it. interrupted: none is, and --resume goes on. stopped: ended early by Ctrl-C, with
-    results. finished: ended by itself.
+    running: a process is working on it. interrupted: none is, and it can be resumed. stopped: ended early by
+    Ctrl-C, with results. finished: ended by itself.
     """
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("runs")
     """Folder of the runs' folders, or one run's."""
-    debug: bool = False
-    """Show where an error came from."""
 
 
-def runs_table(runs: list[Run]) -> Table:
+def runs_table(runs: Sequence[Run]) -> Table:
     """A line for each run."""
     table = Table(
         box=box.SIMPLE,
         pad_edge=False,
-        caption="accuracy on test images, timesteps to the ANN's less 1 point: baseline > optimised, - never",
+        caption="lowest cost or training loss; accuracy on test images, while training on held-out ones; "
+        "timesteps to the ANN's accuracy less 1 point: baseline > optimised, - never",
     )
-    for name in ("run", "state", "changed"):
+    for name in ("run", "command", "state", "changed"):
         table.add_column(name, overflow="fold", no_wrap=name != "run")
-    for name in ("generation", "cost", "accuracy", "steps"):
+    for name in ("done", "cost", "accuracy", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
-        generation = "" if run.generation is None else str(run.generation)
+        done = "" if run.done is None else str(run.done)
         steps = run.steps and " > ".join("-" if step is None else str(step) for step in run.steps)
         table.add_row(
             escape(run.folder.name or str(run.folder)),
+            run.command.removeprefix("jaxsnn."),
             run.state,
             f"{datetime.fromtimestamp(run.changed):%m-%d %H:%M}",
-            generation + (f"/{run.generations}" if generation and run.generations is not None else ""),
+            done + (f"/{run.planned}" if done and run.planned is not None else ""),
             "" if run.cost is None else f"{run.cost:.2f}",
             "" if run.accuracy is None else f"{100 * run.accuracy:.2f} %",
             steps or "",
@@ -60,7 +63,7 @@ def list_runs(config: RunsConfig) -> list[Run]:
     console = Console()
     runs = find_runs(config.folder)
     if not runs:
-        console.print(f"no runs of jaxsnn.optimize in {config.folder}", highlight=False, markup=False)
+        console.print(f"no runs in {config.folder}", highlight=False, markup=False)
         return runs
     console.print(runs_table(runs))
     for run in runs:

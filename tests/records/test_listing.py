@@ -9,7 +9,7 @@ import pytest
 
 from jaxsnn.errors import UserError
 from jaxsnn.records import run_folder
-from jaxsnn.records.listing import find_runs
+from jaxsnn.records.listing import check_made_by, find_runs, made_by
 from jaxsnn.runs import RunsConfig, list_runs
 from jaxsnn.runtime import compile_cache
 
@@ -43,11 +43,11 @@ def test_runs_are_listed_newest_first_with_state_generation_and_result(tmp_path,
     (make(tmp_path / "torn", age=500) / "results.json").write_text('{"half": ')
     os.utime(tmp_path / "torn" / "results.json", (1, 1))
     os.utime(tmp_path / "torn", (1.7e9 - 500, 1.7e9 - 500))
-    (tmp_path / "train").mkdir()
-    (tmp_path / "train" / "config.json").write_text('{"epochs": 30}')
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"epochs": 30}')
     (tmp_path / "notes.txt").write_text("no run")
     runs = find_runs(tmp_path)
-    assert [(run.folder.name, run.state, run.generation, run.generations, run.cost) for run in runs] == [
+    assert [(run.folder.name, run.state, run.done, run.planned, run.cost) for run in runs] == [
         ("torn", "damaged", None, None, None),
         ("shrinking", "interrupted", 2, None, 7.5),
         ("begun", "interrupted", None, 9, None),
@@ -60,10 +60,63 @@ def test_runs_are_listed_newest_first_with_state_generation_and_result(tmp_path,
     shown = capsys.readouterr().out
     assert "82.50 %" in shown and "- > 31" in shown and "2/9" in shown
     assert f"--resume {tmp_path / 'killed'}" in shown and "results.json is not JSON" in shown
-    assert "notes" not in shown and "train" not in shown
+    assert "notes" not in shown and "other" not in shown
 
 
-def test_a_run_that_a_process_is_at_is_running(tmp_path):
+def make_training(folder, rows, results=None, **config):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"epochs": 5} | config))
+    lines = [json.dumps({"epoch": n + 1, "loss": 2.5 - n, **row}) + "\n" for n, row in enumerate(rows)]
+    (folder / "history.jsonl").write_text("".join(lines))
+    (folder / "checkpoints").mkdir()
+    if results:
+        (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_training_and_fine_tuning_are_listed_too(tmp_path, capsys):
+    train, tune = {"label_smoothing": 0.1}, {"neuron_rate": 0.01}
+    held = [{"held_out_accuracy": share} for share in (0.5, 0.75, 0.625)]
+    ended = {"test_accuracy": 0.875, "stopped_early": False}
+    make_training(tmp_path / "training", held, **train)
+    make_training(tmp_path / "trained", [{}, {}], ended, **train)
+    make_training(tmp_path / "tuned", [{}], RESULTS | {"stopped_early": True}, **tune)
+    make_training(tmp_path / "tuning", [], **tune)
+    (make_training(tmp_path / "broken", [{}], **tune) / "history.jsonl").write_text("[]")
+    earlier = make_training(tmp_path / "earlier", [{}], **train)
+    (earlier / "checkpoints").rmdir()
+    (earlier / "weights.safetensors").write_text("weights")
+    with run_folder.locked(make_training(tmp_path / "busy", [{}], **train)):
+        runs = {run.folder.name: run for run in find_runs(tmp_path)}
+    found = {
+        name: (run.command, run.state, run.done, run.cost, run.accuracy, run.steps) for name, run in runs.items()
+    }
+    assert found == {
+        "training": ("jaxsnn.train", "interrupted", 3, 0.5, 0.75, None),
+        "trained": ("jaxsnn.train", "finished", 2, 1.5, 0.875, None),
+        "tuned": ("jaxsnn.finetune", "stopped", 1, 2.5, 0.825, (None, 31)),
+        "tuning": ("jaxsnn.finetune", "interrupted", None, None, None, None),
+        "broken": ("jaxsnn.finetune", "damaged", None, None, None, None),
+        "earlier": ("jaxsnn.train", "finished", 1, 2.5, None, None),
+        "busy": ("jaxsnn.train", "running", 1, 2.5, None, None),
+    }
+    assert f"python -m jaxsnn.train --out {tmp_path / 'training'}" in runs["training"].note
+    list_runs(RunsConfig(tmp_path))
+    shown = capsys.readouterr().out
+    assert "finetune" in shown and "87.50 %" in shown and "3/5" in shown
+
+
+def test_a_folder_tells_which_command_made_its_run(tmp_path):
+    assert made_by(tmp_path) is None
+    check_made_by(tmp_path, "jaxsnn.optimize")
+    folder = make_training(tmp_path / "run", [], label_smoothing=0.0)
+    assert made_by(folder) == "jaxsnn.train"
+    check_made_by(folder, "jaxsnn.train")
+    with pytest.raises(UserError, match=r"holds a run of jaxsnn\.train, not of jaxsnn\.optimize: python -m"):
+        check_made_by(folder, "jaxsnn.optimize")
+
+
+def test_a_run_that_a_process_works_on_is_running(tmp_path):
     folder = make(tmp_path / "run")
     with run_folder.locked(folder):
         (run,) = find_runs(folder)
@@ -74,8 +127,8 @@ def test_a_run_that_a_process_is_at_is_running(tmp_path):
 
 def test_a_folder_without_runs_says_so_and_none_is_an_error(tmp_path, capsys):
     assert list_runs(RunsConfig(tmp_path)) == []
-    assert "no runs of jaxsnn.optimize in" in capsys.readouterr().out
-    with pytest.raises(UserError, match="is no folder"):
+    assert "no runs in" in capsys.readouterr().out
+    with pytest.raises(UserError, match="is not a folder"):
         find_runs(tmp_path / "nowhere")
 
 
