@@ -116,6 +116,38 @@ def compare_on_test(
     )
 
 
+def compare_networks(
+    baseline: tuple[SNN, Genes],
+    optimized: tuple[SNN, Genes],
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    dynamics: Dynamics,
+    plan: Plan = Plan(),
+    progress: Callable[[int], None] | None = None,
+) -> TestResult:
+    """Like ``compare_on_test``, of two networks with weights of their own; the ANN is the baseline's."""
+    if baseline[0] is optimized[0]:
+        return compare_on_test(
+            baseline[0], baseline[1], optimized[1], images, labels, timesteps, dynamics, plan, progress
+        )
+    pairs, right = [], []
+    for snn, genes in (baseline, optimized):
+        observed, hits = observe_images(
+            snn, genes, images, labels, timesteps=timesteps, dynamics=dynamics, plan=plan, progress=progress
+        )
+        pairs.append((observed, 0))
+        right.append(hits)
+    snn = baseline[0]
+    ann = ann_right(snn.network, snn.params, images, labels)
+    found = comparison(snn.network, ann, pairs, np.concatenate(right), labels, dynamics)
+    return replace(
+        found,
+        baseline=found.baseline.with_genes(baseline[1]),
+        optimized=found.optimized.with_genes(optimized[1]),
+    )
+
+
 def comparison(
     network: Network,
     ann: np.ndarray,

@@ -1,7 +1,7 @@
 """The trainable ANN of a network description, as a Flax NNX module."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxsnn.networks.description import (
     BatchNorm,
     Conv,
     Dense,
+    Dropout,
     Edge,
     Network,
     Op,
@@ -26,8 +27,7 @@ from jaxsnn.networks.description import (
 from jaxsnn.training import channel_sums
 
 MOMENTUM = 0.9
-
-
+"""Of the running statistics."""
 _FAN_IN = jax.nn.initializers.he_normal()
 
 
@@ -81,7 +81,7 @@ class ANN(nnx.Module):
     linear maps are computed in bfloat16; parameters, norms and sums of edges stay in float32.
 
     A map in front of a ``ScaleNorm`` is used with centred kernels (zero mean over each output's inputs): inputs
-    behind a ReLU are positive, so this removes most of the mean that ``ScaleNorm`` cannot, and it leaves no
+    after a ReLU are positive, so this removes most of the mean that ``ScaleNorm`` cannot, and it leaves no
     bias. The README compares it with ``BatchNorm`` and with no norm.
     """
 
@@ -130,9 +130,10 @@ class ANN(nnx.Module):
     def start_scales(self, x: jax.Array, key: jax.Array) -> None:
         """Scale kernels without a norm to unit variance of their outputs on normalised images (N, H, W, C).
 
-        Layer by layer, each behind the scaled ones before it, with norms and dropout as in training (LSUV without
-        its orthogonal start: D. Mishkin and J. Matas, All you need is a good init, ICLR 2016); the read-out keeps
-        its own. A pool in front of the activation shrinks the signal, which a Kaiming start does not reckon with.
+        Layer by layer, each on the outputs of the scaled ones before it, with norms and dropout as in training
+        (LSUV without its orthogonal start: D. Mishkin and J. Matas, All you need is a good init, ICLR 2016); the
+        read-out keeps its own. A pool in front of the activation shrinks the signal, which a Kaiming start does
+        not allow for.
         """
         readout = self.network.layers[-1].edges
         masks = (jax.random.fold_in(key, index) for index in itertools.count())
@@ -151,9 +152,9 @@ class ANN(nnx.Module):
     def start_ceilings(self, x: jax.Array, key: jax.Array, percentile: float = 99.7) -> None:
         """Set each quantised layer's ceiling to a percentile of its activations on a batch of normalised images.
 
-        Layer by layer, each behind the quantised ones before it, with the norms' statistics of this batch. One
-        value for all layers would round away every activation that is small against it, as they are in a network
-        without norms.
+        Layer by layer, each on the outputs of the quantised ones before it, with the norms' statistics of this
+        batch. One value for all layers would round away every activation that is small against it, as they are in
+        a network without norms.
         """
         layers = iter(self.network.layers)
 
@@ -169,9 +170,13 @@ class ANN(nnx.Module):
         self._sums(x, key, self.params(), activation)
 
     def _sums(
-        self, x: jax.Array, key: jax.Array | None, params: dict[str, jax.Array], activation
+        self,
+        x: jax.Array,
+        key: jax.Array | None,
+        params: dict[str, jax.Array],
+        activation: Callable[[jax.Array], jax.Array],
     ) -> list[jax.Array]:
-        """Sums in front of every layer's activation; arguments as of a call."""
+        """Sums in front of every layer's activation; arguments as in a call."""
         masks = None if key is None else (jax.random.fold_in(key, index) for index in itertools.count())
         return run(self.network, x, lambda edge, x: self._apply(edge, x, params, masks), activation)
 
@@ -183,7 +188,7 @@ class ANN(nnx.Module):
         def other(op: Op, x: jax.Array) -> jax.Array:
             if isinstance(op, BatchNorm | ScaleNorm):
                 return self.ops[op.name](x.astype(jnp.float32), train=masks is not None)
-            if masks is None:
+            if masks is None or not isinstance(op, Dropout):
                 return x
             keep = jax.random.bernoulli(next(masks), 1 - op.rate, x.shape)
             return jnp.where(keep, x / (1 - op.rate), 0)
@@ -195,8 +200,8 @@ class ANN(nnx.Module):
         return linear_maps.linear_map(edge.ops, params, x.shape[1:], other, trained=True)(x).astype(jnp.float32)
 
 
-PARTS = ("kernel", "bias", "scale", "mean", "var")
+_PARTS = ("kernel", "bias", "scale", "mean", "var")
 
 
 def _arrays(module: Kernel | Norm) -> dict[str, jax.Array]:
-    return {name: getattr(module, name)[...] for name in PARTS if getattr(module, name, None) is not None}
+    return {name: getattr(module, name)[...] for name in _PARTS if getattr(module, name, None) is not None}

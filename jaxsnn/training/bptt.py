@@ -1,12 +1,13 @@
 """Backpropagation through time: the unrolled loss, its parts, and one descent."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxsnn.networks.description import Network
@@ -16,8 +17,9 @@ from jaxsnn.simulation.surrogate import surrogate_scores
 from jaxsnn.training.loop import augment
 
 TRAINABLE = ("weights", "thresholds", "leak", "v0")
-
-
+"""What can be trained."""
+Parts = dict[str, Any]
+"""The network's parameters by the name "weights", and arrays (L,) by the others in ``TRAINABLE``."""
 BOUNDS = {"thresholds": (0.05, 20.0), "leak": (0.01, 1.0), "v0": (0.0, 0.99)}
 """Where the neurons' parts are held; thresholds are relative to where they started."""
 
@@ -36,8 +38,32 @@ class Unrolling:
     precision: str = "float32"
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What is trained, and how.
+
+    Attributes:
+        trained: names in ``TRAINABLE``.
+        learning_rate, neuron_rate: Adam's rates at the start, for the weights and for the rest.
+        steps: over which they fall to 0 along a cosine.
+        augment: whether images are cropped and flipped at random.
+    """
+
+    trained: tuple[str, ...]
+    learning_rate: float
+    neuron_rate: float
+    steps: int
+    batch: int
+    augment: bool = False
+
+
 def batch_loss(
-    network: Network, unrolling: Unrolling, params: dict, genes: Genes, images: jax.Array, labels: jax.Array
+    network: Network,
+    unrolling: Unrolling,
+    params: dict[str, jax.Array],
+    genes: Genes,
+    images: jax.Array,
+    labels: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Cross-entropy of one batch, and how many images are right at the last step; ``genes`` are (L,) each.
 
@@ -68,7 +94,7 @@ def batch_loss(
     return loss, (scores.argmax(-1) == labels).sum()
 
 
-def parts_of(snn: SNN, start: Genes) -> dict:
+def parts_of(snn: SNN, start: Genes) -> Parts:
     """Everything that can be trained, by the names in ``TRAINABLE``; thresholds are relative to ``start``'s."""
     layers = len(snn.network.spiking)
     return {
@@ -79,21 +105,27 @@ def parts_of(snn: SNN, start: Genes) -> dict:
     }
 
 
-def genes_of(parts: dict, start: jax.Array) -> Genes:
+def genes_of(parts: Parts, start: jax.Array | np.ndarray) -> Genes:
     """One candidate's genes, (L,) each, of parts whose thresholds are relative to ``start`` (L,)."""
     return Genes(parts["thresholds"] * start, parts["v0"], parts["leak"])
 
 
-def make_optimizer(trained: Iterable[str], learning_rate: float, neuron_rate: float, steps: int):
+def make_optimizer(
+    trained: Iterable[str], learning_rate: float, neuron_rate: float, steps: int
+) -> optax.GradientTransformation:
     """Adam for the parts called ``trained``, with a rate for the weights and one for what neurons are made of."""
     rates = {"weights": learning_rate, "neurons": neuron_rate}
     # surrogate gradients shrink from layer to layer, far below Adam's usual epsilon
-    kinds = {kind: optax.adam(optax.cosine_decay_schedule(rate, steps), eps=1e-15) for kind, rate in rates.items()}
+    kinds: dict[Hashable, optax.GradientTransformation] = {
+        kind: optax.adam(optax.cosine_decay_schedule(rate, steps), eps=1e-15) for kind, rate in rates.items()
+    }
     return optax.multi_transform(kinds, {name: "weights" if name == "weights" else "neurons" for name in trained})
 
 
-def make_step(network: Network, unrolling: Unrolling, optimizer, augmented: bool = False) -> Callable:
-    """One step of gradient descent, compiled.
+def make_step(
+    network: Network, unrolling: Unrolling, optimizer: optax.GradientTransformation, augmented: bool = False
+) -> Any:
+    """One step of gradient descent, jitted.
 
     Returns:
         ``step(trained, fixed, state, start, images, labels, key) -> (trained, state, loss, right)``: ``trained``
@@ -112,25 +144,69 @@ def make_step(network: Network, unrolling: Unrolling, optimizer, augmented: bool
 
         (value, right), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
         updates, state = optimizer.update(gradient, state)
-        trained = optax.apply_updates(trained, updates)
+        trained = dict(cast(Parts, optax.apply_updates(trained, updates)))
         trained |= {name: jnp.clip(trained[name], *BOUNDS[name]) for name in BOUNDS if name in trained}
         return trained, state, value, right
 
     return step
 
 
-def step_bytes(compiled) -> int:
+def step_bytes(compiled: jax.stages.Compiled) -> int:
     """Peak memory of a compiled function as XLA planned it: arguments, results and temporaries."""
-    plan = compiled.memory_analysis()
+    plan: Any = compiled.memory_analysis()
     held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
     return held + plan.temp_size_in_bytes
 
 
-class Descent(NamedTuple):
-    """A compiled step of gradient descent, and what the first one starts from; see ``make_step``."""
+class BpttDescent:
+    """The descent of a spiking network's parts on a dataset; see ``jaxsnn.training.loop.Descent``.
 
-    step: Any
-    trained: dict
-    fixed: dict
-    state: optax.OptState
-    base: jax.Array
+    Attributes:
+        compiled: the step; see ``make_step``.
+        trained, fixed: the parts that are and those that are not trained.
+    """
+
+    rates = "--learning-rate or --neuron-rate"
+
+    def __init__(
+        self, snn: SNN, start: Genes, unrolling: Unrolling, tuning: Tuning, images: np.ndarray, labels: np.ndarray
+    ):
+        """Compile the step.
+
+        Args:
+            start: one candidate (1, L), from which the descent starts.
+            images, labels: the training images, uint8 (N, H, W, C), and their classes (N,).
+        """
+        parts = parts_of(snn, start)
+        self.trained = {name: jax.tree.map(jnp.copy, parts[name]) for name in tuning.trained}
+        self.fixed = {name: part for name, part in parts.items() if name not in self.trained}
+        optimizer = make_optimizer(self.trained, tuning.learning_rate, tuning.neuron_rate, tuning.steps)
+        self._state = optimizer.init(self.trained)
+        self._base = jnp.asarray(start.threshold[0], jnp.float32)
+        self._images, self._labels = images, labels
+        step = make_step(snn.network, unrolling, optimizer, tuning.augment)
+        batch = (images[: tuning.batch], labels[: tuning.batch])
+        key = jax.random.key(0)
+        self.compiled = step.lower(self.trained, self.fixed, self._state, self._base, *batch, key).compile()
+
+    @property
+    def parts(self) -> Parts:
+        """All parts, by the names in ``TRAINABLE``."""
+        return self.fixed | self.trained
+
+    def step(self, batch: np.ndarray, key: jax.Array) -> tuple[jax.Array, ...]:
+        """See ``Descent``; the loss, and how many images were right."""
+        images, labels = self._images[batch], self._labels[batch]
+        self.trained, self._state, loss, right = self.compiled(
+            self.trained, self.fixed, self._state, self._base, images, labels, key
+        )
+        return loss, right
+
+    def arrays(self) -> list[jax.Array]:
+        """See ``Descent``: the trained parts and Adam's state."""
+        return jax.tree.leaves((self.trained, self._state))
+
+    def restore(self, arrays: Sequence[jax.Array]) -> None:
+        """See ``Descent``."""
+        tree = jax.tree.structure((self.trained, self._state))
+        self.trained, self._state = jax.tree.unflatten(tree, arrays)

@@ -21,6 +21,7 @@ from jaxsnn.networks.weights import load_weights, save_weights
 from jaxsnn.records import run_folder
 from jaxsnn.records.thresholds_file import read_thresholds
 from jaxsnn.simulation.surrogate import surrogate_scores
+from jaxsnn.training import bptt
 from jaxsnn.training.bptt import BOUNDS, TRAINABLE, Unrolling, batch_loss, make_optimizer, make_step, parts_of
 
 SMALL = (
@@ -39,7 +40,7 @@ def call(monkeypatch, arguments):
     monkeypatch.setattr(sys, "argv", ["-m", *arguments])
     monkeypatch.setenv("COLUMNS", "200")
     try:
-        command.main(FinetuneConfig, finetune.finetune, "jaxsnn.finetune")
+        command.main(FinetuneConfig, finetune.finetune, "jaxsnn.finetune", finetune.parse)
     except SystemExit as exit:
         return exit.code
     return 0
@@ -109,7 +110,7 @@ def test_a_run_folder_holds_the_run_and_evaluate_gives_its_curve_again(finished)
 
 
 def test_a_run_starts_from_another_runs_network_and_thresholds(finished, tmp_path, monkeypatch):
-    """BPTT behind BPTT or DE: the start's curve is that run's end."""
+    """BPTT after BPTT or DE: the start's curve is that run's end."""
     folder = tmp_path / "next"
     arguments = ["--start", str(finished), "--train", "thresholds", "--checkpoint", "--truncate", "2", "--augment"]
     assert call(monkeypatch, [*SMALL.split(), *arguments, "--out", str(folder)]) == 0
@@ -143,12 +144,65 @@ def test_ctrl_c_stops_after_the_step_and_reports(tiny, tmp_path, monkeypatch):
         step.arguments, step.options = arguments, options
         return step
 
-    monkeypatch.setattr(finetune, "make_step", interrupted)
+    monkeypatch.setattr(bptt, "make_step", interrupted)
     folder = tmp_path / "stopped"
     assert call(monkeypatch, [*SMALL.split(), "--weights", str(tiny), "--out", str(folder)]) == 0
     results = json.loads((folder / "results.json").read_text())
     assert results["stopped_early"] and results["steps"] == 1
     assert len(results["optimized"]["accuracy"]) == 6
+
+
+def test_sigterm_saves_and_the_same_command_resumes(tiny, tmp_path, monkeypatch, capsys):
+    """Stopped after step 3 of 4, within the second epoch: the same network and results as in one go."""
+    arguments = [*SMALL.split(), "--weights", str(tiny), "--augment", "--out"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert call(monkeypatch, [*arguments, str(whole)]) == 0
+    steps = []
+
+    def terminated(self, *batch, step=bptt.BpttDescent.step):
+        steps.append(1)
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bptt.BpttDescent, "step", terminated)
+        assert call(patch, [*arguments, str(parts)]) == 0
+    assert len(steps) == 3 and not (parts / "results.json").exists() and not run_folder.is_locked(parts)
+    assert f"stopped by SIGTERM; python -m jaxsnn.finetune --out {parts}" in capsys.readouterr().out
+    kept, start = load_weights(parts / "weights.safetensors")[1], load_weights(tiny)[1]
+    assert any((kept[name] != start[name]).any() for name in start)
+    assert call(monkeypatch, [*arguments, str(parts)]) == 0
+    assert "resuming after epoch 1 of 2 and 1 steps" in capsys.readouterr().out
+    first, second = (load_weights(folder / "weights.safetensors")[1] for folder in (whole, parts))
+    assert all((first[name] == second[name]).all() for name in first)
+    first, second = (json.loads((folder / "results.json").read_text()) for folder in (whole, parts))
+    for name in ("optimized", "baseline", "latency", "steps", "stopped_early"):
+        assert first[name] == second[name]
+    rows = [
+        [json.loads(line) | {"seconds": 0} for line in (folder / "history.jsonl").read_text().splitlines()]
+        for folder in (whole, parts)
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_a_run_started_with_relative_paths_is_read_from_another_folder(tiny, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "w.safetensors").write_bytes(tiny.read_bytes())
+    assert call(monkeypatch, [*SMALL.split(), "--weights", "w.safetensors", "--out", "run"]) == 0
+    config = json.loads((tmp_path / "here" / "run" / "config.json").read_text())
+    assert config["weights"] == str(tmp_path / "here" / "w.safetensors")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    evaluate(EvaluateConfig(run=tmp_path / "here" / "run", images=20, timesteps=6, calibration_images=20))
+
+
+def test_help_shows_the_presets_numbers(monkeypatch, capsys):
+    for preset, numbers in (("demo", (2, 50, 2000, 42, 60)), ("paper", (25, 64, 70, 100))):
+        assert call(monkeypatch, ["--preset", preset, "--help"]) == 0
+        printed = capsys.readouterr().out
+        assert all(f"(default: {number})" in printed for number in numbers)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +215,8 @@ def test_ctrl_c_stops_after_the_step_and_reports(tiny, tmp_path, monkeypatch):
         (["--truncate", "4"], "truncate is 4, expected 1 to 3"),
         (["--surrogate", "square"], "surrogate is 'square'"),
         (["--batch", "21"], "--batch is 21, but there are only 20 training images"),
+        (["--percentile", "0"], "--percentile is 0.0, expected in (0, 100]"),
+        (["--rows", "0"], "--rows is 0, expected at least 1"),
         (["--preset", "large"], "unknown preset 'large': the presets are demo, paper"),
         (["--learning-rate", "0"], "--learning-rate is 0.0, expected above 0"),
         (["--start", "EMPTY"], "thresholds.json does not exist"),
@@ -225,7 +281,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_epoch_before(tiny,
 
         return Step()
 
-    monkeypatch.setattr(finetune, "make_step", poisoned)
+    monkeypatch.setattr(bptt, "make_step", poisoned)
     folder = tmp_path / "run"
     assert call(monkeypatch, [*SMALL.split(), "--weights", str(tiny), "--out", str(folder)]) == 2
     assert "the loss is nan in epoch 2: lower --learning-rate" in capsys.readouterr().err
