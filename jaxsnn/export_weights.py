@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from jaxsnn.cli import command
+from jaxsnn.cli.options import DebugOptions
 from jaxsnn.conversion.state_dicts import require_torch
 from jaxsnn.conversion.torch_twin import sequential, state_dict
 from jaxsnn.errors import UserError
@@ -19,7 +20,7 @@ from jaxsnn.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(DebugOptions):
     """Write a network of ours as a PyTorch state_dict, and its description beside it.
 
     Networks without shortcuts get the keys of an nn.Sequential, whose modules are printed; others are keyed by
@@ -31,8 +32,6 @@ class ExportConfig:
     """A .safetensors file of jaxsnn.train or jaxsnn.import_weights."""
     out: Path
     """File to write, .pt or .pth; the description gets the same name with .json."""
-    debug: bool = False
-    """Show where an error came from."""
 
 
 def export_weights(config: ExportConfig) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 import data
 from jaxsnn.analysis.comparison import ann_right
 from jaxsnn.cli import command
+from jaxsnn.cli.options import DataOptions, DebugOptions
 from jaxsnn.conversion.folding import fold
 from jaxsnn.conversion.import_network import Imported, describe, import_network
 from jaxsnn.conversion.loading import check_data
@@ -22,24 +23,23 @@ from jaxsnn.conversion.torch_twin import torch_logits
 from jaxsnn.errors import UserError
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.weights import describes_network, save_weights
+from jaxsnn.runtime.checks import at_least, in_range
 from jaxsnn.runtime.files import write_atomically
 
 COMPARED = 100
 """Images on which logits before and after the import are compared."""
-
-
 TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit, that rounding may make."""
 
 
 @dataclass(frozen=True)
-class ImportConfig:
+class ImportConfig(DebugOptions, DataOptions):
     """Import a PyTorch state_dict (.pt, .pth) or a plain safetensors file for jaxsnn.optimize --weights.
 
     Prints layer by layer what was read, folded and left out, and the ANN's accuracy on test images before the
     import (computed by PyTorch from the file's own tensors, where PyTorch is installed) and after import and
     folding. The network may have convolutions, average pools, BatchNorm, linear maps and shortcuts, with a ReLU
-    behind every sum.
+    after every sum.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -58,14 +58,8 @@ class ImportConfig:
     """Mean of the pixels (in [0, 1]) per channel, with which the network was trained; default: CIFAR-10's."""
     std: tuple[float, ...] | None = None
     """Their standard deviation per channel."""
-    data: str = "embedded"
-    """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
-    data_dir: Path | None = None
-    """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
     images: int | None = None
     """Test images; default: all."""
-    debug: bool = False
-    """Show where an error came from."""
 
 
 def report_table(imported: Imported) -> Table:
@@ -80,9 +74,11 @@ def report_table(imported: Imported) -> Table:
     return table
 
 
-def import_weights(config: ImportConfig) -> dict:
+def import_weights(config: ImportConfig) -> dict[str, float]:
     """Run the command; returns the accuracies and the largest difference of a logit."""
     console = Console()
+    at_least(config, images=1)
+    in_range(config, "(0, inf)", "width")
     if config.out is not None and config.out.suffix != ".safetensors":
         raise UserError(f"--out is {config.out}, expected a name that ends in .safetensors")
     if describes_network(config.file):
@@ -105,7 +101,7 @@ def import_weights(config: ImportConfig) -> dict:
         console.print(note, highlight=False, markup=False)
 
     folded, params = fold(network, imported.params)
-    results = {"images": len(test)}
+    results: dict[str, float] = {"images": len(test)}
     if not has_torch():
         console.print("PyTorch is not installed, so the file is not evaluated in its original layout")
     else:
