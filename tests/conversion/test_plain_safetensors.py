@@ -52,7 +52,7 @@ def test_layouts_are_transposed(name, tmp_path):
 
 
 def test_numbers_in_names_are_numbers(tmp_path):
-    """Layer 10 comes behind layer 9, of which only the shapes of VGG15 with BatchNorm could tell."""
+    """Layer 10 comes after layer 9, of which only the shapes of VGG15 with BatchNorm could tell."""
     network = architecture("vgg15-bn", width=1 / 64)
     params = {name: np.full(shape, i, np.float32) for i, (name, shape) in enumerate(shapes_of(network).items())}
     save_file(foreign(network, params), tmp_path / "w.safetensors")

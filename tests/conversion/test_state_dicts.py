@@ -92,7 +92,7 @@ def lively(model, seed=0):
 
 
 def sequential(features=6, classes=3):
-    """Biases, a pool in front of and one behind the activation, a flatten of 2 x 2 positions, odd epsilons."""
+    """Biases, a pool in front of and one after the activation, a flatten of 2 x 2 positions, odd epsilons."""
     layers = [nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4, eps=1e-3), nn.ReLU(), nn.AvgPool2d(2)]
     layers += [nn.Conv2d(4, features, 3, padding=1), nn.AvgPool2d(2), nn.BatchNorm2d(features), nn.ReLU()]
     layers += [nn.Flatten(), nn.Dropout(0.1), nn.Linear(4 * features, 5, bias=False), nn.BatchNorm1d(5, eps=0.1)]
