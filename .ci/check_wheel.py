@@ -4,6 +4,9 @@ import sys
 import zipfile
 
 MEGABYTE = 1 << 20
+WINGS = (
+    "analysis cli conversion networks records reports runtime search simulation simulation/events training".split()
+)
 
 with zipfile.ZipFile(sys.argv[1]) as wheel:
     sizes = {info.filename: info.file_size for info in wheel.infolist()}
@@ -15,6 +18,7 @@ for name, limit in (
     ("data/embedded/cifar10_train.npz", 4 * MEGABYTE),
     ("data/embedded/cifar10_test.npz", 4 * MEGABYTE),
     ("jaxsnn/embedded/vgg_cifar10.safetensors", 4 * MEGABYTE),
+    *((f"jaxsnn/{wing}/__init__.py", MEGABYTE) for wing in WINGS),
 ):
     if not 0 < sizes.get(name, 0) <= limit:
         sys.exit(f"{name} has {sizes.get(name)} bytes in the wheel, expected between 1 and {limit}")

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import data
 from jaxsnn.analysis.adversarial import Attack, Victim, ann_victim, attack_of, other_classes, perturb, snn_victim
-from jaxsnn.analysis.comparison import ann_right, compare_on_test
+from jaxsnn.analysis.comparison import ann_right, compare_networks
 from jaxsnn.analysis.paper_results import HEADINGS, OURS, PAPER, PaperRow
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
@@ -96,9 +96,8 @@ class Scene:
     def compared(self, images: np.ndarray) -> TestResult:
         """Both SNNs and the ANN on images of the test set."""
         run = self.run
-        found = compare_on_test(
-            run.snn, run.baseline, run.optimized, images, self.test.labels, self.timesteps, run.dynamics, self.plan
-        )
+        pair = (run.snn, run.baseline), (run.optimized_snn, run.optimized)
+        found = compare_networks(*pair, images, self.test.labels, self.timesteps, run.dynamics, self.plan)
         return replace(found, baseline=replace(found.baseline, percentile=run.config.percentile))
 
     def ann_accuracy(self, images: np.ndarray, labels: np.ndarray) -> float:
@@ -186,7 +185,7 @@ def _victims(scene: Scene) -> dict[str, Victim]:
     return {
         "ann": ann_victim(run.snn),
         "baseline": snn_victim(run.snn, run.baseline, *own),
-        "optimized": snn_victim(run.snn, run.optimized, *own),
+        "optimized": snn_victim(run.optimized_snn, run.optimized, *own),
     }
 
 
@@ -200,9 +199,10 @@ def _transfer(scene: Scene, victims: dict[str, Victim], count: int, batch: int) 
         if name in victims:
             images = perturb(victims[name], scene.how, images, few.labels, targets, batch=batch)
         rows[name] = {"ann": scene.ann_accuracy(images, few.labels)}
-        for target, genes in (("baseline", run.baseline), ("optimized", run.optimized)):
+        networks = {"baseline": (run.snn, run.baseline), "optimized": (run.optimized_snn, run.optimized)}
+        for target, (snn, genes) in networks.items():
             observed = observe(
-                run.snn,
+                snn,
                 genes,
                 images,
                 few.labels,

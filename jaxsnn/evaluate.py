@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import data
-from jaxsnn.analysis.comparison import compare_on_test
+from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
 from jaxsnn.cli.options import DebugOptions, PlanOptions
@@ -17,7 +17,7 @@ from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.records.finished_run import located_folder, located_network, located_weights
+from jaxsnn.records.finished_run import located_folder, located_network, located_weights, network_of
 from jaxsnn.records.thresholds_file import GENES, read_thresholds
 from jaxsnn.reports import figures
 from jaxsnn.reports.tables import comparison_table
@@ -98,10 +98,9 @@ def evaluate(config: EvaluateConfig) -> dict:
         return {}
     with Progress(console=console) as bar:
         task = bar.add_task(f"{len(test)} test images", total=2 * len(test))
-        tested = compare_on_test(
-            snn,
-            baseline,
-            Genes.from_record(found),
+        tested = compare_networks(
+            (snn, baseline),
+            (network_of(found, _folder(config), snn), Genes.from_record(found)),
             test.images,
             test.labels,
             config.timesteps,

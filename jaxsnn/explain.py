@@ -135,7 +135,7 @@ def _sensitivity(config: ExplainConfig, run: FinishedRun, attack: Attack, consol
         "attack": attack.record(),
         "ann": ann_sensitivity(run.snn, clean, attacked),
         "baseline": snn_sensitivity(run.snn, run.baseline, clean, attacked, timesteps, run.dynamics),
-        "optimized": snn_sensitivity(run.snn, run.optimized, clean, attacked, timesteps, run.dynamics),
+        "optimized": snn_sensitivity(run.optimized_snn, run.optimized, clean, attacked, timesteps, run.dynamics),
     }
 
 

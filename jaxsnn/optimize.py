@@ -15,12 +15,15 @@ from rich.progress import Progress
 
 import evo
 from jaxsnn.analysis.adversarial import ann_victim, perturb
-from jaxsnn.analysis.comparison import compare_on_test
+from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
+from jaxsnn.conversion.few_timesteps import work
 from jaxsnn.errors import UserError
 from jaxsnn.records import run_folder
+from jaxsnn.records.calibrated_network import load_start, save_start
+from jaxsnn.records.listing import check_made_by
 from jaxsnn.records.outcome import SearchResult, results_of, write_results, write_thresholds
 from jaxsnn.records.run_config import RunConfig, from_record, to_record
 from jaxsnn.reports import figures, html_report, tensorboard_log
@@ -33,7 +36,7 @@ from jaxsnn.runtime.provenance import code_version, describe_device, digest, ver
 from jaxsnn.search import checkpoint
 from jaxsnn.search.checkpoint import Checkpoint
 from jaxsnn.search.evolve import Candidate, Generation
-from jaxsnn.search.job import Job, history_row, make_job
+from jaxsnn.search.job import Job, Start, calibrated_start, history_row, make_codec, make_job
 from jaxsnn.search.objective import search_plan
 from jaxsnn.search.presets import preset_values
 from jaxsnn.simulation.backends import describe
@@ -81,6 +84,7 @@ def resumed(config: OptimizeConfig) -> OptimizeConfig:
                 f"--{name.replace('_', '-')} cannot be given with --resume, which uses the settings in "
                 f"{folder}/config.json: leave it out, or start a new run"
             )
+    check_made_by(folder, "jaxsnn.optimize")
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no run of jaxsnn.optimize (no config.json): nothing to resume")
     run_folder.check_folder(folder)
@@ -161,6 +165,7 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
             )
             return {}
         with processes.together():
+            check_made_by(folder, "jaxsnn.optimize")
             run_folder.check_folder(folder)
             stack.enter_context(run_folder.locked(folder))
             run_folder.open_run(folder, record | stamp, free=MOVABLE)
@@ -181,8 +186,15 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
         return _search(run)
 
 
-def _job(config: OptimizeConfig, inputs: Inputs, progress: Callable[[int], None] | None = None) -> Job:
-    return make_job(config, inputs.snn, inputs.train, inputs.calibration, plan=config.plan(), progress=progress)
+def _job(
+    config: OptimizeConfig,
+    inputs: Inputs,
+    start: Start | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Job:
+    return make_job(
+        config, inputs.snn, inputs.train, inputs.calibration, start=start, plan=config.plan(), progress=progress
+    )
 
 
 def _search(run: _Run) -> dict:
@@ -195,10 +207,11 @@ def _search(run: _Run) -> dict:
         run = replace(run, started=run.started - saved.seconds)
     _introduce(run)
     with command.stop_on_interrupt(console, "generation") as asked, command.progress_bar(console) as bar:
-        found, rows = _find(run, saved, bar, asked)
+        start = None if config.start == "percentile" else _calibrated(run, bar)
+        found, rows = _find(run, start, saved, bar, asked)
         with processes.together():
-            write_thresholds(folder, config, run.inputs.snn, run.inputs.sha256, found)
-        tested = _test(run, found, bar)
+            write_thresholds(folder, config, run.inputs.snn, run.inputs.sha256, found, start is not None)
+        tested = _test(run, start, found, bar)
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
     write_results(folder, results, found)
     checkpoint.clear(folder)
@@ -230,7 +243,25 @@ def _introduce(run: _Run) -> None:
     )
 
 
-def _find(run: _Run, saved: Checkpoint | None, bar: Progress, asked: list) -> tuple[SearchResult, list[dict]]:
+def _calibrated(run: _Run, bar: Progress) -> Start:
+    """The network to search around, calibrated for the run's timesteps, or read again where a run is resumed."""
+    config, inputs, seconds = run.config, run.inputs, time.perf_counter()
+    start = load_start(run.folder)
+    if start is None:
+        total = work(inputs.snn.network, config.calibration_images)
+        task = bar.add_task("calibrate", total=total, note=f"{config.calibration_images} training images")
+        start = calibrated_start(config, inputs.snn, inputs.train, lambda count: bar.update(task, advance=count))
+        with processes.together():
+            save_start(run.folder, start)
+        bar.update(task, note=f"{config.calibration_images} images, {time.perf_counter() - seconds:.0f} s")
+    arrays = {name: np.asarray(value) for name, value in start.snn.params.items()}
+    processes.check_same({"calibrated": digest(arrays)})
+    return start
+
+
+def _find(
+    run: _Run, start: Start | None, saved: Checkpoint | None, bar: Progress, asked: list
+) -> tuple[SearchResult, list[dict]]:
     """Search, or resume from a checkpoint, and choose among the finalists; with the lines of history.jsonl."""
     config = run.config
     task = bar.add_task("search", note="compiling")
@@ -241,7 +272,7 @@ def _find(run: _Run, saved: Checkpoint | None, bar: Progress, asked: list) -> tu
         if run.termination.asked:  # what is not yet on the disk should not wait for the end of a generation
             saver.write()
 
-    job = _job(config, run.inputs, on_images)
+    job = _job(config, run.inputs, start, on_images)
     # the first generation scores no parents; the last step compares the finalists
     work = config.population * config.images * (1 if config.subset == "fixed" else 2) * config.views
     finals = config.finalists * job.final_images * config.views if config.finalists > 1 else 0
@@ -312,14 +343,16 @@ def _result(
 ) -> SearchResult:
     if best.genes is None:
         raise ValueError("the best candidate has no genes")
+    # each layer is simulated twice on the calibration images: to fit its channels, and to fire
+    calibrating = 2 * run.config.calibration_images if run.config.start == "calibrated" else 0
     return SearchResult(
         last=last,
         best=best,
-        baseline=job.codec.baseline(),
+        baseline=make_codec(run.config, run.inputs.calibration).baseline(),
         percentiles=run.inputs.calibration.percentile(best.genes.threshold)[0].tolist(),
         stopped_early=stopped,
         train_images=len(run.inputs.train),
-        image_evaluations=last.image_evaluations + final_evaluations,
+        image_evaluations=last.image_evaluations + final_evaluations + calibrating,
         gradient_passes=job.objective.gradient_passes,
         limit_passes=job.objective.limit_passes,
         seconds=run.seconds,
@@ -327,18 +360,19 @@ def _result(
     )
 
 
-def _test(run: _Run, found: SearchResult, bar: Progress) -> dict:
+def _test(run: _Run, start: Start | None, found: SearchResult, bar: Progress) -> dict:
     """Baseline and optimised network on the test images; under attack, with ``clean`` beside it."""
     config, snn, test = run.config, run.inputs.snn, run.inputs.test
     attack = config.attack_used
     work = 2 * len(test) * (1 if attack is None else 2)
     task = bar.add_task("test", total=work, note=f"{len(test)} test images, {config.test_timesteps} steps")
 
+    optimized = snn if start is None else start.snn
+
     def on_test(images: np.ndarray) -> dict:
-        return compare_on_test(
-            snn,
-            found.baseline,
-            found.optimized,
+        return compare_networks(
+            (snn, found.baseline),
+            (optimized, found.optimized),
             images,
             test.labels,
             config.test_timesteps,

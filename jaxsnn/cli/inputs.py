@@ -1,6 +1,6 @@
 """What a search or a comparison starts from: images, a converted network and its percentiles, loaded together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,14 +38,19 @@ class Inputs:
 
 
 @contextmanager
-def telling(console: Console, what: str) -> Iterator[None]:
-    """Say what is being loaded while it is: on a terminal a line that goes away, elsewhere one that stays."""
+def telling(console: Console, name: str) -> Iterator[Callable[[float], None]]:
+    """Say that a data set is being loaded, and how far; gives the callback that ``data.load`` takes.
+
+    On a terminal that is a line which goes away; elsewhere one that stays, but for the embedded images, which take
+    no time.
+    """
     if console.is_terminal:
-        with console.status(what):
-            yield
+        with console.status(f"loading {name}") as status:
+            yield lambda share: status.update(f"loading {name}, {100 * share:.0f} %")
     else:
-        console.print(what, highlight=False)
-        yield
+        if name != "embedded":
+            console.print(f"loading {name}", highlight=False, markup=False)
+        yield lambda share: None
 
 
 def load_inputs(config: RunConfig, console: Console) -> Inputs:
@@ -55,9 +60,9 @@ def load_inputs(config: RunConfig, console: Console) -> Inputs:
         UserError: the parts do not fit each other.
         DataError: the images cannot be read.
     """
-    with telling(console, f"loading {config.data}"):
-        train = data.load(config.data, "train", config.data_dir)
-        test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    with telling(console, config.data) as tell:
+        train = data.load(config.data, "train", config.data_dir, progress=tell)
+        test = data.load(config.data, "test", config.data_dir, limit=config.test_images, progress=tell)
         snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
         check_inputs(config, snn, train, test)
         return Inputs(snn, sha256, train, test, calibrated_on(config, snn, train))

@@ -1,6 +1,6 @@
 """Thresholds and percentiles of the ANN's activations, one for the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import ceiling
-from jaxsnn.networks.description import Network, Params
+from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Genes
 
@@ -76,7 +76,7 @@ def percentiles(snn: SNN, images: np.ndarray, progress: Callable[[int], None] | 
 
 def calibrate(
     network: Network,
-    params: Params,
+    params: Arrays,
     images: np.ndarray,
     batch: int = 100,
     progress: Callable[[int], None] | None = None,
@@ -92,7 +92,7 @@ def calibrate(
     forward = jax.jit(ann_forward, static_argnums=0)
     tops = [ceiling(layer, params) for layer in network.spiking]
 
-    def activations():
+    def activations() -> Iterator[list[np.ndarray]]:
         for start in range(0, len(images), batch):
             sums = forward(network, params, images[start : start + batch])[:-1]
             yield [np.clip(np.asarray(s), 0, top).ravel() for s, top in zip(sums, tops)]

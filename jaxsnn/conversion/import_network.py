@@ -1,7 +1,7 @@
 """A foreign file's modules put into a network: which module is which op, and PyTorch's layouts into ours.
 
 Modules are matched by name where every op of the network is called like one, otherwise in their order,
-convolutions, linear maps and norms apart. Kernels go from (O, I, k, k) to (k, k, I, O), and a linear map behind a
+convolutions, linear maps and norms apart. Kernels go from (O, I, k, k) to (k, k, I, O), and a linear map after a
 flatten from columns in C, H, W order to rows in H, W, C order.
 """
 
@@ -15,7 +15,7 @@ from jaxsnn.conversion.state_dicts import CONVOLUTION, LINEAR, NORM, ForeignFile
 from jaxsnn.conversion.torch_twin import refuse_quantised
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import ARCHITECTURES, CIFAR_MEAN, CIFAR_STD, architecture
-from jaxsnn.networks.description import BatchNorm, Conv, Dense, Edge, Layer, Network, Op, Params, ScaleNorm, walk
+from jaxsnn.networks.description import BatchNorm, Conv, Dense, Edge, Layer, Network, Op, Params, walk
 from jaxsnn.networks.json_format import from_json, to_json
 
 
@@ -70,7 +70,7 @@ def import_network(
     params = {}
     rows = []
     for layer, edge, op, shape in walk(found):
-        if isinstance(op, Conv | Dense | BatchNorm | ScaleNorm):
+        if isinstance(op, WithParameters):
             params |= _to_params(op, shape, modules[op.name])
         rows.append(_row(layer, edge, op, shape, modules))
     return Imported(found, params, modules, tuple(rows), (*file.notes, *notes))
@@ -191,7 +191,7 @@ def _inferred(file: ForeignFile, options: dict) -> tuple[Network, str]:
 
 
 def _chain(modules: Sequence[Module], options: dict) -> Network:
-    """The modules in a row, an activation behind every map and its norm; ops are called like the modules."""
+    """The modules in a row, an activation after every map and its norm; ops are called like the modules."""
     groups: list[list[Module]] = []
     for module in modules:
         if module.kind == NORM and groups:

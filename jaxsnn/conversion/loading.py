@@ -51,8 +51,9 @@ def load_network(
             raise UserError(f"{path} describes its own network: leave --network out")
         return load_weights(path)[:2]
     imported = import_network(read_foreign(path), network, image_shape=image_shape)
-    for note in imported.notes if say else ():
-        say(f"{path}: {note}")
+    if say is not None:
+        for note in imported.notes:
+            say(f"{path}: {note}")
     return imported.network, imported.params
 
 
@@ -62,7 +63,7 @@ def load_snn(
     image_shape: tuple[int, int, int] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> tuple[SNN, str]:
-    """The converted network of a weights file, and the file's sha256; arguments as of ``load_network``."""
+    """The converted network of a weights file, and the file's sha256; arguments as in ``load_network``."""
     folded, params = fold(*load_network(weights, network, image_shape, say))
     path = embedded_path() if weights is None else weights
     return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()
@@ -100,7 +101,8 @@ def load_named(
     """``load_snn`` of the weights that a file of thresholds names, unless the user gives others.
 
     Args:
-        found: the contents of a thresholds.json, as of ``runfolder.read_thresholds``, or nothing.
+        found: the contents of a thresholds.json, as ``jaxsnn.records.thresholds_file.read_thresholds`` gives them, or
+            nothing.
         where: that file or its folder, for messages.
         weights, network: what the user gave.
 

@@ -20,6 +20,7 @@ from jaxsnn.networks.description import (
     Op,
     Params,
     ScaleNorm,
+    WithParameters,
     walk,
 )
 
@@ -46,7 +47,7 @@ def match(network: Network, modules: Sequence[Module], where: str) -> dict[str, 
     wanted = {
         op.name: (op, shape)
         for _, _, op, shape in walk(network)
-        if isinstance(op, Conv | Dense | BatchNorm | ScaleNorm)
+        if isinstance(op, WithParameters)
     }
     named = {module.name: module for module in modules}
     matched = named if named.keys() == wanted.keys() else _in_order(network.name, wanted, modules, where)
@@ -56,7 +57,7 @@ def match(network: Network, modules: Sequence[Module], where: str) -> dict[str, 
 
 
 def _in_order(
-    name: str, wanted: dict[str, tuple[Op, Shape]], modules: Sequence[Module], where: str
+    name: str, wanted: dict[str, tuple[WithParameters, Shape]], modules: Sequence[Module], where: str
 ) -> dict[str, Module]:
     matched: dict[str, Module] = {}
     for kind in (CONVOLUTION, LINEAR, NORM):
@@ -77,11 +78,11 @@ def _in_order(
     return matched
 
 
-def _kind_of(op: Op) -> str:
+def _kind_of(op: WithParameters) -> str:
     return CONVOLUTION if isinstance(op, Conv) else LINEAR if isinstance(op, Dense) else NORM
 
 
-def _torch_shapes(op: Op, shape: Shape) -> dict[str, Shape]:
+def _torch_shapes(op: WithParameters, shape: Shape) -> dict[str, Shape]:
     """PyTorch's parts and shapes of an op on an input of ``shape`` (H, W, C) or (C,)."""
     if isinstance(op, Conv):
         return {"weight": (op.features, shape[-1], op.kernel, op.kernel), "bias": (op.features,)}
@@ -90,7 +91,7 @@ def _torch_shapes(op: Op, shape: Shape) -> dict[str, Shape]:
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (shape[-1],))
 
 
-def _check(network: Network, op: Op, shape: Shape, module: Module, where: str) -> None:
+def _check(network: Network, op: WithParameters, shape: Shape, module: Module, where: str) -> None:
     if module.kind != _kind_of(op):
         raise UserError(
             f"{where}: {module.name} is a {module.kind}, but {op.name} of network {network.name} is not"
@@ -123,7 +124,7 @@ def _check(network: Network, op: Op, shape: Shape, module: Module, where: str) -
         )
 
 
-def _to_params(op: Op, shape: Shape, module: Module) -> Params:
+def _to_params(op: WithParameters, shape: Shape, module: Module) -> Params:
     """The op's parameters from its module; ``shape`` (H, W, C) or (C,) is that of the op's input."""
     tensors = module.tensors
     if isinstance(op, BatchNorm | ScaleNorm):
@@ -158,7 +159,7 @@ def _row(layer: Layer, edge: Edge, op: Op, shape: Shape, modules: dict[str, Modu
         case _:
             maps = [o.name for o in edge.ops[: edge.ops.index(op)] if isinstance(o, Conv | Dense)]
             what = f"folded into {maps[-1]}" if maps else "nothing to fold into"
-    if not isinstance(op, Conv | Dense | BatchNorm | ScaleNorm):
+    if not isinstance(op, WithParameters):
         return Row(layer.name, type(op).__name__, "", "", what)
     module = modules[op.name]
     dims = "x".join(map(str, next(iter(module.tensors.values())).shape))

@@ -224,7 +224,7 @@ def _unwrap(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list
 def _widen(key: str, value: np.ndarray, path: Path) -> np.ndarray:
     if key.split(".")[-1] == _COUNTER:
         return value
-    # ml_dtypes.bfloat16 is no np.floating, but it converts
+    # ml_dtypes.bfloat16 is not an np.floating, but it converts
     if not (np.issubdtype(value.dtype, np.floating) or value.dtype.name == "bfloat16"):
         raise UserError(f"{path}: {key} is of type {value.dtype}, expected floating-point numbers")
     with np.errstate(over="ignore"):

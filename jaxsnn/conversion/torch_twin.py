@@ -19,8 +19,10 @@ from jaxsnn.networks.description import (
     Dropout,
     Edge,
     Network,
+    Op,
     Params,
     ScaleNorm,
+    WithParameters,
     run,
     walk,
 )
@@ -48,8 +50,8 @@ def torch_logits(
         for name, module in modules.items()
     }
 
-    def apply_op(op, x):
-        own = tensors.get(getattr(op, "name", None), {})
+    def apply_op(op: Op, x: Any) -> Any:
+        own = tensors.get(op.name, {}) if isinstance(op, WithParameters) else {}
         match op:
             case Conv():
                 return functional.conv2d(x, own["weight"], own.get("bias"), op.stride, op.kernel // 2)
@@ -63,7 +65,7 @@ def torch_logits(
                 return functional.batch_norm(x, *statistics, own.get("weight"), own.get("bias"), eps=epsilon)
         return x
 
-    def apply(edge: Edge, x):
+    def apply(edge: Edge, x: Any) -> Any:
         for op in edge.ops:
             x = apply_op(op, x)
         return x
@@ -90,6 +92,8 @@ def state_dict(network: Network, params: Params) -> dict[str, Any]:
     names = module_names(network)
     state = {}
     for _, _, op, shape in walk(network):
+        if not isinstance(op, WithParameters):
+            continue
         parts = {}
         match op:
             case Conv():
@@ -128,14 +132,14 @@ def module_names(network: Network) -> dict[str, str]:
     """PyTorch's name of every op with parameters: its position in an ``nn.Sequential``, else the op's own name."""
     lines = sequential(network)
     if lines is None:
-        return {op.name: op.name for _, _, op, _ in walk(network) if hasattr(op, "name")}
+        return {op.name: op.name for _, _, op, _ in walk(network) if isinstance(op, WithParameters)}
     return {name: str(position) for position, (name, _) in enumerate(lines) if name}
 
 
 def sequential(network: Network) -> list[tuple[str, str]] | None:
     """The network as the modules of an ``nn.Sequential``, (op name or "", PyTorch expression) each; None if it has
     shortcuts."""
-    if any(len(layer.edges) > 1 or layer.edges[0].source != i - 1 for i, layer in enumerate(network.layers)):
+    if any(len(layer.edges) != 1 or layer.edges[0].source != i - 1 for i, layer in enumerate(network.layers)):
         return None
     lines: list[tuple[str, str]] = []
     previous, flat = None, False
@@ -146,18 +150,18 @@ def sequential(network: Network) -> list[tuple[str, str]] | None:
         if not flat and _flattens_here(edge, op):
             lines.append(("", "Flatten()"))
             flat = True
-        lines.append((getattr(op, "name", ""), _expression(op, shape)))
+        lines.append((op.name if isinstance(op, WithParameters) else "", _expression(op, shape)))
     return lines
 
 
-def _flattens_here(edge: Edge, op) -> bool:
+def _flattens_here(edge: Edge, op: Op) -> bool:
     """Whether the flatten stands in front of ``op``: a dense map, or the dropout in front of it."""
     rest = edge.ops[edge.ops.index(op) :]
     ahead = [o for o in rest if not isinstance(o, Dropout)]
     return isinstance(op, Dense | Dropout) and bool(ahead) and isinstance(ahead[0], Dense)
 
 
-def _expression(op, shape: tuple[int, ...]) -> str:
+def _expression(op: Op, shape: tuple[int, ...]) -> str:
     match op:
         case Conv():
             return (

@@ -1,5 +1,6 @@
 """Weights on disk: safetensors with the network description in the header. Nothing in such a file can run."""
 
+import json
 from importlib import resources
 from pathlib import Path
 
@@ -17,7 +18,17 @@ from jaxsnn.runtime.files import write_atomically
 def save_weights(path: Path, network: Network, params: Params, notes: dict[str, str] | None = None) -> None:
     """Save parameters (any float dtype) with their network; ``notes`` are strings kept in the header."""
     arrays = {name: np.ascontiguousarray(value) for name, value in params.items()}
-    write_atomically(path, save(arrays, metadata={"network": to_json(network)} | (notes or {})))
+    write_atomically(path, _sorted(save(arrays, metadata={"network": to_json(network)} | (notes or {}))))
+
+
+def _sorted(content: bytes) -> bytes:
+    """A safetensors file with its header in one order, so that equal networks are equal files."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(
+        json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # arrays are aligned to eight bytes
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
 def describes_network(path: Path) -> bool:

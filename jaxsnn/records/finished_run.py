@@ -10,6 +10,7 @@ from jaxsnn.conversion.loading import check_data, load_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.records import run_folder
+from jaxsnn.records.calibrated_network import NAME, load_start
 from jaxsnn.records.run_config import RunConfig, from_record
 from jaxsnn.records.thresholds_file import read_thresholds
 from jaxsnn.runtime.entries import Entries
@@ -30,6 +31,8 @@ class FinishedRun:
         percentiles: (L,) of the optimised thresholds among the ANN's activations.
         history: the lines of history.jsonl.
         dataset: the split that was asked for.
+        snn: the converted network, of the baseline; ``optimized_snn`` is that of the optimised one, which was
+            calibrated first or is the same.
         baseline, optimized: one candidate each.
     """
 
@@ -42,6 +45,7 @@ class FinishedRun:
     history: list[dict]
     dataset: data.Dataset
     snn: SNN
+    optimized_snn: SNN
     baseline: Genes
     optimized: Genes
 
@@ -91,6 +95,7 @@ def read_run(
             f"{path or 'the embedded network'} is not the file that {folder} was made with: "
             f"its sha256 is {sha256}, expected {thresholds['weights_sha256']}; give the right one as --weights"
         )
+    optimized_snn = network_of(thresholds, folder, snn)
     optimized = Entries(results, str(folder / "results.json")).entries("optimized")
     return FinishedRun(
         folder=folder,
@@ -102,9 +107,24 @@ def read_run(
         history=run_folder.read_history(folder / "history.jsonl"),
         dataset=dataset,
         snn=snn,
+        optimized_snn=optimized_snn,
         baseline=_genes(folder, thresholds, "baseline_", snn),
-        optimized=_genes(folder, thresholds, "", snn),
+        optimized=_genes(folder, thresholds, "", optimized_snn),
     )
+
+
+def network_of(thresholds: dict, folder: Path, snn: SNN) -> SNN:
+    """The network that the thresholds of a run belong to: the calibrated one in its folder, or ``snn``.
+
+    Raises:
+        UserError: there should be a calibrated one, but there is none.
+    """
+    if not thresholds.get("calibrated"):
+        return snn
+    start = load_start(folder)
+    if start is None:
+        raise UserError(f"{folder} has no {NAME}, the network that its thresholds belong to")
+    return start.snn
 
 
 def _genes(folder: Path, thresholds: dict, prefix: str, snn: SNN) -> Genes:

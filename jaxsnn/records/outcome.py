@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.networks.spiking import SNN, Genes
+from jaxsnn.records.calibrated_network import NAME
 from jaxsnn.records.run_config import RunConfig
 from jaxsnn.records.run_folder import write_curves
 from jaxsnn.records.thresholds_file import thresholds_record
@@ -72,13 +73,19 @@ class SearchResult:
         }
 
 
-def write_thresholds(folder: Path, config: RunConfig, snn: SNN, sha256: str, found: SearchResult) -> None:
-    """thresholds.json: what other commands read, before the test images are touched."""
+def write_thresholds(
+    folder: Path, config: RunConfig, snn: SNN, sha256: str, found: SearchResult, calibrated: bool
+) -> None:
+    """thresholds.json: what other commands read, before the test images are touched.
+
+    Thresholds found around a ``calibrated`` network are those of the network in calibrated.safetensors.
+    """
     record = thresholds_record(snn.network, config.weights, sha256, found.optimized, config.dynamics) | {
         "architecture": config.network,
         "percentile": config.percentile,
         **{f"baseline_{key}": value for key, value in found.baseline.to_record().items()},
         "percentiles": found.percentiles,
+        **({"calibrated": NAME} if calibrated else {}),
     }
     write_json(folder / "thresholds.json", record)
 

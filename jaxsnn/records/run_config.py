@@ -39,8 +39,9 @@ class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
     """The complete configuration of a run."""
 
     preset: str = "demo"
-    """demo, or a row of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack,
-    cifar100-attack. Sets the defaults of all other options."""
+    """demo; few: calibrated for --timesteps (4, without layer delay) and searched around; or a row of the paper's
+    Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack, cifar100-attack. Sets the defaults
+    of all other options."""
     test_timesteps: int = DEMO_TEST_TIMESTEPS
     """Timesteps of the final comparison on the test images."""
     test_images: int | None = None

@@ -16,7 +16,15 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.files import read_json, write_atomically, write_json
 
-FILES = ("config.json", "history.jsonl", "thresholds.json", "results.json", "curves.npz", "report.html")
+FILES = (
+    "config.json",
+    "history.jsonl",
+    "thresholds.json",
+    "results.json",
+    "curves.npz",
+    "report.html",
+    "calibrated.safetensors",
+)
 
 
 FOLDERS = ("checkpoints", "figures", "tensorboard")

@@ -11,9 +11,12 @@ import data
 import evo
 from jaxsnn.analysis.latency import latency
 from jaxsnn.conversion.calibration import Calibration, calibrate
+from jaxsnn.conversion.channels import fold_channels
+from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for
 from jaxsnn.errors import UserError
-from jaxsnn.networks.spiking import SNN, check_genes
+from jaxsnn.networks.spiking import SNN, Genes, check_genes
 from jaxsnn.runtime.checks import named
+from jaxsnn.search.around import Around
 from jaxsnn.search.checkpoint import Checkpoint
 from jaxsnn.search.cost import Term
 from jaxsnn.search.evolve import Candidate, Generation, Racing, evolve, select, subsets
@@ -41,24 +44,30 @@ def make_codec(settings: SearchSettings, calibration: Calibration) -> Codec:
     )
 
 
-def make_engine(settings: SearchSettings, codec: Codec) -> evo.Engine:
+def make_engine(settings: SearchSettings, codec: Codec | Around) -> evo.Engine:
     """The engine, its initial population N(mean, std^2) with the baseline as one of its members."""
     if settings.strategy and settings.engine not in WITH_STRATEGIES:
         raise UserError(
             f"{named(settings, 'strategy')} is for the engines scipy, evosax and jax; {settings.engine} has none"
         )
-    options: dict[str, Any] = {"strategy": settings.strategy}
+    options: dict[str, Any] = {"strategy": settings.strategy, "evaluations": settings.evaluations}
     if settings.engine in WITH_STRATEGIES:
         options |= {"mutation": settings.mutation, "crossover": settings.crossover}
-    if settings.engine == "lshade":
-        options |= {"evaluations": settings.evaluations}
     low, high, mean, std = (codec.spread(name) for name in ("low", "high", "mean", "std"))
     try:
         return evo.make_engine(
             settings.engine, low, high, settings.population, mean=mean, std=std, tol=settings.tol, **options
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise UserError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Start:
+    """A calibrated network, and the genes (1, L) to run it with."""
+
+    snn: SNN
+    genes: Genes
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class Job:
     """A search that is ready to run, on the training images of ``labels``."""
 
     settings: SearchSettings
-    codec: Codec
+    codec: Codec | Around
     engine: evo.Engine
     objective: Objective
     labels: np.ndarray
@@ -152,6 +161,7 @@ def make_job(
     train: data.Dataset,
     calibration: Calibration,
     *,
+    start: Start | None = None,
     plan: Plan = Plan(),
     terms: Sequence[Term] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -159,15 +169,17 @@ def make_job(
     """The search of a converted network's genes on the images of ``train``.
 
     Args:
+        start: the calibrated network to search around, instead of ``snn``, whose ANN remains the measure.
         terms: of the cost, instead of those that the settings give a weight.
         progress: called with the candidates x images that have just been simulated.
 
     Raises:
         UserError: settings that contradict each other or do not fit the network or the images.
     """
-    codec = make_codec(settings, calibration)
-    check_genes(snn.network, codec.baseline())
-    objective = Objective(settings, snn, train, plan=plan, terms=terms, progress=progress)
+    codec = make_codec(settings, calibration) if start is None else Around(start.genes)
+    searched = snn if start is None else start.snn
+    check_genes(searched.network, codec.baseline())
+    objective = Objective(settings, searched, train, plan=plan, terms=terms, teacher=snn, progress=progress)
     return Job(settings, codec, make_engine(settings, codec), objective, train.labels)
 
 
@@ -192,3 +204,17 @@ def calibrated_on(settings: SearchSettings, snn: SNN, train: data.Dataset) -> Ca
     """The percentiles of the network's activations on the settings' calibration images."""
     subset = next(subsets(train.labels, settings.calibration_images, "fixed", 0))
     return calibrate(snn.network, snn.params, train.images[subset])
+
+
+def calibrated_start(
+    settings: SearchSettings,
+    snn: SNN,
+    train: data.Dataset,
+    progress: Callable[[int], None] | None = None,
+) -> Start:
+    """The network calibrated for the settings' timesteps on their calibration images, without labels."""
+    subset = next(subsets(train.labels, settings.calibration_images, "fixed", 0))
+    steps = settings.timesteps - settings.dynamics.silent_steps(snn.network)
+    recipe = Recipe(timesteps=steps, comparison=settings.comparison)
+    channels, _ = calibrate_for(snn, train.images[subset], recipe, progress)
+    return Start(*fold_channels(snn, channels))

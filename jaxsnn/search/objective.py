@@ -13,9 +13,15 @@ from jaxsnn.networks.spiking import SNN, Genes
 from jaxsnn.search import cost
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.simulation.clipped_ann import limit_correct
+from jaxsnn.simulation.divergence import probabilities
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
+from jaxsnn.training.distillation import teacher_logits
+
+MEAN_OVER_TIME = 0.3
+"""Weight of the divergence's mean over t beside the one at T. At 0 the early steps are free to be wrong; the
+prototype's searches had 0.3 and gained at every t."""
 
 
 def cost_terms(settings: SearchSettings, network: Network) -> list[cost.Term]:
@@ -28,9 +34,10 @@ def cost_terms(settings: SearchSettings, network: Network) -> list[cost.Term]:
         (settings.synop_weight, lambda weight: cost.SynapticOperations(weight)),
         (settings.energy_weight, lambda weight: cost.Energy(weight)),
         (settings.peak_weight, lambda weight: cost.PeakActivity(weight, neurons)),
+        (settings.divergence, lambda weight: cost.Divergence(weight, MEAN_OVER_TIME * weight)),
     ]
-    first = cost.AccuracyLatency(settings.alpha, settings.beta, settings.gamma)
-    return [first, *(make(weight) for weight, make in extra if weight)]
+    first = [cost.AccuracyLatency(settings.alpha, settings.beta, settings.gamma)] if settings.paper_cost else []
+    return [*first, *(make(weight) for weight, make in extra if weight)]
 
 
 def search_plan(settings: SearchSettings, plan: Plan) -> Plan:
@@ -52,9 +59,12 @@ class Objective:
         *,
         plan: Plan = Plan(),
         terms: Sequence[cost.Term] | None = None,
+        teacher: SNN | None = None,
         progress: Callable[[int], None] | None = None,
     ):
-        """``terms`` of the cost: those of the settings, unless given; ``limit`` counts with the former alone.
+        """``teacher``: the network whose ANN the divergence is from; ``snn`` itself unless it was calibrated.
+
+        ``terms`` of the cost: those of the settings, unless given; ``limit`` counts with the former alone.
 
         ``progress`` is called with the candidates x images that have just been simulated.
         """
@@ -64,6 +74,9 @@ class Objective:
             observe, snn, timesteps=settings.timesteps, dynamics=settings.dynamics, plan=plan, progress=progress
         )
         self._timesteps = settings.timesteps
+        divergent = any(isinstance(term, cost.Divergence) for term in self.terms)
+        self._teacher = (teacher or snn) if divergent else None
+        self._taught: tuple[bytes, np.ndarray] = (b"", np.empty(0))
         self._snn = snn
         self._train = train
         # one compiled shape, however many candidates are new
@@ -144,15 +157,27 @@ class Objective:
     ) -> Observables:
         """Counts on the images that ``images_at`` gives for ``indices``."""
         if len(indices):
-            observed = self._observe(genes, images=images_at(indices), labels=self._train.labels[indices])
+            images, labels = images_at(indices), self._train.labels[indices]
+            observed = self._observe(genes, images=images, labels=labels, teacher=self._classes(indices, images))
         else:
             candidates, layers = genes.threshold.shape
             spikes = np.zeros((candidates, layers), np.int64)
-            observed = Observables(np.zeros((candidates, self._timesteps), np.int64), 0, spikes, spikes)
+            nothing = np.zeros((candidates, self._timesteps), np.int64)
+            divergence = None if self._teacher is None else nothing
+            observed = Observables(nothing, 0, spikes, spikes, divergence=divergence)
         if self._limit is None:
             return observed
         right = self._limit_correct(genes, images_at)
         return replace(observed, limit_correct=right, limit_images=len(self._limit))
+
+    def _classes(self, indices: np.ndarray, images: np.ndarray) -> np.ndarray | None:
+        """The ANN's class probabilities on the images, kept for as long as the subset stays the same."""
+        if self._teacher is None:
+            return None
+        key = indices.tobytes()
+        if key != self._taught[0]:
+            self._taught = key, probabilities(teacher_logits(self._teacher, images))
+        return self._taught[1]
 
     def _limit_correct(self, genes: Genes, images_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """Right answers (P,) as T goes to infinity: always on the same images, so each candidate counts once."""

@@ -1,4 +1,4 @@
-"""Settings of the search by name: the paper's Table I and the demonstration that runs by default.
+"""Settings of the search by name: the paper's Table I, the demonstration that runs by default, and few timesteps.
 
 Table I leaves out the number of images, the timesteps and the bounds. Images follow from its training costs by
 eq. 17: 3,000 for CIFAR, about 1,200 under attack, 5,000 for ImageNet. Its VGG11 row is inconsistent
@@ -11,6 +11,7 @@ from typing import Any
 from jaxsnn.errors import UserError
 from jaxsnn.search.settings import SearchSettings
 
+FEW_TEST_TIMESTEPS = 32
 DEMO_TEST_TIMESTEPS = 60
 PAPER_TEST_TIMESTEPS = 100
 """Timesteps of the comparison on test images."""
@@ -51,6 +52,22 @@ def _table_1(
 
 PRESETS: dict[str, SearchSettings] = {
     "demo": SearchSettings(),
+    "few": SearchSettings(
+        start="calibrated",
+        delay="none",
+        timesteps=4,
+        population=24,
+        generations=20,
+        images=256,
+        final_images=512,
+        calibration_images=512,
+        alpha=0.0,
+        beta=0.0,
+        gamma=0.0,
+        area=0.0,
+        limit=0.0,
+        divergence=1.0,
+    ),
     "cifar10": _table_1(1, 10, 500, 99.7, 0.15, 25, 26, 3000),
     "cifar100-vgg15": _table_1(1, 40, 20, 99.7, 0.15, 25, 27, 3000),
     "cifar100-vgg11": _table_1(0.7, 60, 200, 99.7, 0.13, 35, 8, 3000),
@@ -71,5 +88,5 @@ def preset(name: str) -> SearchSettings:
 
 def preset_values(name: str) -> dict[str, Any]:
     """What a preset sets in a command's options: its settings, and the timesteps of the comparison."""
-    steps = DEMO_TEST_TIMESTEPS if name == "demo" else PAPER_TEST_TIMESTEPS
+    steps = {"demo": DEMO_TEST_TIMESTEPS, "few": FEW_TEST_TIMESTEPS}.get(name, PAPER_TEST_TIMESTEPS)
     return vars(preset(name)) | {"test_timesteps": steps}

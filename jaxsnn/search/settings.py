@@ -23,8 +23,11 @@ WEIGHTS = (
     "synop_weight",
     "energy_weight",
     "peak_weight",
+    "divergence",
 )
 """Settings that weigh the parts of the cost."""
+CALIBRATED_FIXED = (("threshold",), "normalised", 1.0, 0.0)
+"""search, space, leak and v0 of a search around a calibrated network, which has a space of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,10 @@ class SearchSettings:
     peak_weight: float = 0.0
     """Cost of one spike per neuron and step in the busiest layer."""
 
+    divergence: float = 0.0
+    """Weight of the divergence of the class probabilities from the ANN's, KL[T] + 0.3 times its mean over t, in
+    nats; it needs no labels. Not in the paper."""
+
     attack: Literal["none", "fgsm", "pgd"] = "none"
     """Optimise on attacked images, crafted once on the ANN: fgsm (eq. 16) or pgd (10 steps of epsilon / 4)."""
     epsilon: float = 8.0
@@ -79,6 +86,9 @@ class SearchSettings:
     attack_mix: Literal["attacked", "both", "worst"] = "attacked"
     """The cost on attacked images, on clean and attacked ones together, or the higher of the two."""
 
+    start: Literal["percentile", "calibrated"] = "percentile"
+    """Search thresholds from a percentile of the ANN's activations (the paper), or around a network whose
+    thresholds, biases and initial membranes are first calibrated, channel by channel, for the timesteps."""
     percentile: float = 99.7
     """Percentile of the ANN's activations that is the baseline's threshold."""
     std: float = 0.15
@@ -135,10 +145,15 @@ class SearchSettings:
         """How often each image of a subset is simulated: twice where it counts clean and attacked."""
         return 1 if self.attack == "none" or self.attack_mix == "attacked" else 2
 
+    @property
+    def paper_cost(self) -> bool:
+        """Whether eq. 11 has any weight."""
+        return bool(self.alpha or self.beta or self.gamma)
+
     def checked(self) -> Self:
         """The same settings; raises ``UserError`` where one is out of its range or contradicts another."""
         counts = dict.fromkeys(("generations", "images", "finalists", "limit_images", "calibration_images"), 1)
-        at_least(self, seed=0, population=4, timesteps=2, **counts)
+        at_least(self, seed=0, population=4, timesteps=2 if self.paper_cost else 1, **counts)
         at_most(self, population=MOST, timesteps=MOST, finalists=LEADERS)
         in_range(self, "[0, inf)", *WEIGHTS, "std", "tol")
         in_range(self, "(0.5, 1]", "race")
@@ -156,6 +171,18 @@ class SearchSettings:
                 f"{race} needs greedy selection, which {self.engine} does not do; leave one of them out"
             )
         _ = self.attack_used
+        if not any(getattr(self, name) for name in WEIGHTS):
+            raise UserError(f"the cost has no part: give {named(self, 'divergence')} or another weight above 0")
+        if self.divergence and self.attack != "none":
+            raise UserError(
+                f"{named(self, 'divergence')} compares with the ANN on clean images: leave it or "
+                f"{named(self, 'attack')} out"
+            )
+        if self.start == "calibrated" and (self.search, self.space, self.leak, self.v0) != CALIBRATED_FIXED:
+            raise UserError(
+                f"{named(self, 'start')} calibrated searches factors on thresholds and shifts of initial "
+                f"membranes: leave {', '.join(named(self, n) for n in ('search', 'space', 'leak', 'v0'))} out"
+            )
         if not 0 < self.low < 1 < self.high:
             raise UserError(
                 f"{named(self, 'low')} {self.low} and {named(self, 'high')} {self.high} must be above 0, with 1, "

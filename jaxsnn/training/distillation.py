@@ -1,0 +1,226 @@
+"""Distil an ANN into its spiking network through T timesteps: gradients of the divergence, without labels.
+
+What is trained are the channels of ``jaxsnn.conversion.channels`` (threshold, amplitude, bias and initial
+membrane), a few thousand numbers that fold into the weights; the weights themselves only where asked for. The
+gradient goes through spikes as a triangle's (eq. 18; ``jaxsnn.simulation.surrogate``), through all steps, layer by
+layer: a layer's map sees the spikes of all steps as one batch.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxsnn.conversion.channels import Channels, groups
+from jaxsnn.errors import UserError
+from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.forward import ann_forward, preprocess
+from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.spiking import SNN
+from jaxsnn.simulation.surrogate import spike
+
+STARTS = (-1.0, 2.0)
+"""Where initial membranes are held, in thresholds."""
+WARM_UP = 0.1
+"""Share of the steps in which the rate rises."""
+CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How the channels are trained, for ``timesteps`` T without layer delay.
+
+    Attributes:
+        steps, batch: of gradient descent, and images in each.
+        rate: Adam's at its highest: of logarithms of thresholds and amplitudes, and of biases and starts in
+            thresholds. 3e-2 ended 2 points above 1e-2 on the embedded network (T = 4, 200 steps).
+        weight_rate: Adam's for the weights; 0 leaves them alone.
+        mean_weight: of the divergence's mean over t = 1..T, beside the one at T.
+        scale: of the surrogate's derivative.
+        comparison: of the neuron, ">" or ">=".
+        seed: draws the batches.
+    """
+
+    timesteps: int
+    steps: int = 120
+    batch: int = 32
+    rate: float = 3e-2
+    weight_rate: float = 0.0
+    mean_weight: float = 0.3
+    scale: float = 1.0
+    comparison: str = ">"
+    seed: int = 0
+
+    def __post_init__(self):
+        if min(self.timesteps, self.steps, self.batch) < 1:
+            raise UserError(
+                f"distillation over {self.timesteps} timesteps takes {self.steps} steps of {self.batch} images: "
+                "each must be at least 1"
+            )
+
+
+def distil(
+    snn: SNN,
+    channels: Channels,
+    images: np.ndarray,
+    how: Distillation,
+    progress: Callable[[int, float], None] | None = None,
+) -> tuple[SNN, Channels]:
+    """The network and its channels after training on uint8 ``images`` (N, H, W, C), with the ANN as its teacher.
+
+    The teacher is ``snn.network`` with ReLUs, before anything is changed. The network comes back as it was unless
+    weights are trained.
+
+    Args:
+        channels: to start from, such as those of ``jaxsnn.conversion.few_timesteps``.
+        progress: called behind each step with the images used and the batch's loss.
+
+    Raises:
+        UserError: no images.
+    """
+    if not len(images):
+        raise UserError("distillation needs at least one image")
+    network = snn.network
+    params = {name: jnp.asarray(value) for name, value in snn.params.items()}
+    teacher = teacher_logits(snn, images)
+    base = _Base.of(network, channels)
+    trained = {"channels": base.zeros()} | ({"weights": params} if how.weight_rate else {})
+    optimizer = _optimizer(how)
+    step = _make_step(network, how, base, optimizer, params)
+    state = optimizer.init(trained)
+    draws = _batches(len(images), min(how.batch, len(images)), how.seed)
+    for _, batch in zip(range(how.steps), draws):
+        trained, state, loss = step(trained, state, images[batch], teacher[batch])
+        if progress is not None:
+            progress(len(batch), float(loss))
+    found = jax.tree.map(lambda part: np.asarray(part, np.float64), base.channels(trained["channels"]))
+    weights = {name: np.asarray(value) for name, value in trained.get("weights", snn.params).items()}
+    return SNN(network, weights), Channels(*(tuple(part) for part in found))
+
+
+def teacher_logits(snn: SNN, images: np.ndarray) -> np.ndarray:
+    """The ANN's class scores (N, classes) in float32; by whole chunks, so that they do not depend on N."""
+    forward = jax.jit(ann_forward, static_argnums=0)
+    parts = []
+    for start in range(0, len(images), CHUNK):
+        part = images[start : start + CHUNK]
+        padded = np.pad(part, ((0, CHUNK - len(part)), (0, 0), (0, 0), (0, 0)))
+        parts.append(np.asarray(forward(snn.network, snn.params, padded)[-1])[: len(part)])
+    return np.concatenate(parts)
+
+
+def _batches(count: int, size: int, seed: int):
+    """Indices of batches, epoch after epoch, each in its own order, without what does not fill a batch."""
+    for epoch in itertools.count():
+        order = np.random.default_rng((seed, epoch)).permutation(count)
+        yield from order[: count - count % size].reshape(-1, size)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What is trained is relative to: the channels at the start, and which layers share shapes.
+
+    The parts of a layer are logarithms of factors on thresholds and amplitudes, and biases and starts in units of
+    the threshold at the start. Layers that share a shape share the first layer's thresholds' part, have one factor
+    of their own beside it, and amplitudes that are their thresholds.
+    """
+
+    start: Channels
+    group: tuple[int, ...]
+    shared: tuple[bool, ...]
+    units: tuple
+
+    @classmethod
+    def of(cls, network: Network, channels: Channels) -> "_Base":
+        group = groups(network)
+        shared = tuple(group.count(first) > 1 for first in group)
+        start = Channels(*(tuple(jnp.asarray(p, jnp.float32) for p in part) for part in vars(channels).values()))
+        return cls(start, group, shared, (*start.thresholds, jnp.float32(1)))
+
+    def zeros(self) -> dict:
+        shapes = [jnp.zeros_like(theta) for theta in self.start.thresholds]
+        return {
+            "threshold": shapes,
+            "factor": [jnp.zeros(()) for _ in shapes],
+            "amplitude": shapes,
+            "bias": [jnp.zeros_like(bias) for bias in self.start.biases],
+            "start": shapes,
+        }
+
+    def channels(self, parts: dict) -> tuple[list, list, list, list]:
+        """Thresholds, amplitudes, biases and starts."""
+        thresholds, amplitudes = [], []
+        for index, (first, shared) in enumerate(zip(self.group, self.shared)):
+            moved = parts["threshold"][first] + (parts["factor"][index] if shared else 0.0)
+            thresholds.append(self.start.thresholds[index] * jnp.exp(moved))
+            own = self.start.amplitudes[index] * jnp.exp(parts["amplitude"][index])
+            amplitudes.append(thresholds[-1] if shared else own)
+        biases = [b + unit * part for b, unit, part in zip(self.start.biases, self.units, parts["bias"])]
+        starts = [jnp.clip(s + part, *STARTS) for s, part in zip(self.start.starts, parts["start"])]
+        return thresholds, amplitudes, biases, starts
+
+
+def _optimizer(how: Distillation) -> optax.GradientTransformation:
+    def adam(rate: float):
+        # surrogate gradients shrink from layer to layer, far below Adam's usual epsilon
+        schedule = optax.cosine_onecycle_schedule(max(2, how.steps), rate, WARM_UP, 10, 100)
+        return optax.adam(schedule, b2=0.99, eps=1e-12)
+
+    kinds = {"channels": adam(how.rate)} | ({"weights": adam(how.weight_rate)} if how.weight_rate else {})
+    return optax.multi_transform(kinds, {name: name for name in kinds})
+
+
+def _make_step(network: Network, how: Distillation, base: _Base, optimizer, params: dict) -> Callable:
+    def loss(trained: dict, images: jax.Array, teacher: jax.Array) -> jax.Array:
+        channels = base.channels(trained["channels"])
+        scores = channel_scores(network, trained.get("weights", params), channels, images, how)
+        logits = scores / jnp.arange(1, how.timesteps + 1, dtype=scores.dtype)[:, None, None]
+        found = divergence(teacher, logits).mean(-1)
+        return found[-1] + how.mean_weight * found.mean()
+
+    @functools.partial(jax.jit, donate_argnums=1)
+    def step(trained, state, images, teacher):
+        value, gradient = jax.value_and_grad(loss)(trained, images, teacher)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(trained, updates), state, value
+
+    return step
+
+
+def divergence(teacher: jax.Array, logits: jax.Array) -> jax.Array:
+    """KL(teacher || logits) of class probabilities, in nats, over the last axis."""
+    p, q = jax.nn.log_softmax(teacher), jax.nn.log_softmax(logits)
+    return (jnp.exp(p) * (p - q)).sum(-1)
+
+
+def channel_scores(
+    network: Network, params: dict, channels: tuple, images: jax.Array, how: Distillation
+) -> jax.Array:
+    """Class scores (T, B, classes) summed over time, differentiable by ``params`` and ``channels``."""
+    thresholds, amplitudes, biases, starts = channels
+    shapes, steps = layer_shapes(network), how.timesteps
+    outputs: list[jax.Array] = []
+    for index, layer in enumerate(network.layers):
+        drive = biases[index]
+        for edge in layer.edges:
+            x = preprocess(network, images) if edge.source == IMAGE else outputs[edge.source]
+            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
+            out = linear_map(edge.ops, params, shape, trained=bool(how.weight_rate))(x.reshape(-1, *shape))
+            drive = drive + out.reshape(1 if edge.source == IMAGE else steps, -1, *out.shape[1:])
+        drive = jnp.broadcast_to(drive, (steps, *drive.shape[1:]))
+        if index == len(network.spiking):
+            break
+        theta = thresholds[index]
+        v, spikes = jnp.broadcast_to(starts[index] * theta, drive.shape[1:]), []
+        for t in range(steps):
+            v = v + drive[t]
+            level = jnp.broadcast_to(theta, v.shape)
+            spikes.append(spike(v, level, "triangle", how.scale, how.comparison))
+            v = v - theta * spikes[-1]
+        outputs.append(jnp.stack(spikes) * amplitudes[index])
+    return jnp.cumsum(drive, 0)
