@@ -4,9 +4,19 @@ import sys
 import zipfile
 
 MEGABYTE = 1 << 20
-WINGS = (
-    "analysis cli conversion networks records reports runtime search simulation simulation/events training".split()
-)
+WINGS = [
+    "analysis",
+    "cli",
+    "conversion",
+    "networks",
+    "records",
+    "reports",
+    "runtime",
+    "search",
+    "simulation",
+    "simulation/events",
+    "training",
+]
 
 with zipfile.ZipFile(sys.argv[1]) as wheel:
     sizes = {info.filename: info.file_size for info in wheel.infolist()}
