@@ -31,6 +31,7 @@ def trained_like(norm, seed=0):
     return network, ann
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [BatchNorm, ScaleNorm, None])
 def test_folding_keeps_the_function(norm):
     network, ann = trained_like(norm)
@@ -43,6 +44,7 @@ def test_folding_keeps_the_function(norm):
     assert has_bias == (norm is BatchNorm)
 
 
+@pytest.mark.slow
 def test_training_mode_uses_the_batch_and_moves_the_statistics():
     network, ann = trained_like(ScaleNorm)
     x = preprocess(network, dyadic_images(8))

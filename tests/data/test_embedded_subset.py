@@ -62,6 +62,7 @@ def official(shards, tmp_path_factory):
     shutil.rmtree(root)  # 180 MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "count"), [("train", 50000), ("test", 10000)])
 def test_all_of_cifar10_comes_back_from_the_official_layout(official, shards, split, count):
     dataset = data.load("cifar10", split, official)

@@ -127,6 +127,7 @@ def test_levels_that_make_no_sense_are_refused(levels):
         refuse_quantised(with_levels(NETWORKS["bias"], 4))
 
 
+@pytest.mark.slow
 def test_training_learns_and_its_ceilings_are_thresholds(monkeypatch, tmp_path):
     """Two epochs on the embedded images: the loss falls, the ceilings move, and jaxsnn.evaluate reads them."""
     small = lambda **options: vgg([[6]], windows=[8], name="small", norm=ScaleNorm, **options)  # noqa: E731

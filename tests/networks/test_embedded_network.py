@@ -48,6 +48,7 @@ def test_spikes_equal_the_float64_reference_but_for_ties(snn, thresholds):
     np.testing.assert_array_equal(scores[0, -1].argmax(-1), expected[2][-1].argmax(-1))
 
 
+@pytest.mark.slow
 def test_its_accuracy_reaches_the_anns_as_time_grows(snn, thresholds):
     """200 images at the 99.7 percentile: within 1 point of the ANN after 150 steps, and above 95 % agreement."""
     test = data.load("embedded", "test", limit=200)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +31,7 @@ def edges(draw):
     return shape, ops
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(edges(), st.integers(0, 2**31))
 def test_lowerings_equal_the_definition_bit_for_bit_on_dyadic_numbers(edge, seed):

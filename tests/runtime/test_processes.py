@@ -80,6 +80,7 @@ def alone(tmp_path_factory) -> dict:
     return outcome(folder)
 
 
+@pytest.mark.slow
 def test_two_processes_end_as_one_and_only_the_first_writes_and_speaks(alone, tmp_path):
     (first, said), (second, silent) = ended(start(tmp_path / "run"))
     assert (first, second) == (0, 0), said + silent
@@ -89,6 +90,7 @@ def test_two_processes_end_as_one_and_only_the_first_writes_and_speaks(alone, tm
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_ends_both_with_a_checkpoint_from_which_one_goes_on_alone(alone, tmp_path):
     folder = tmp_path / "run"
     children = start(folder)
@@ -102,6 +104,7 @@ def test_sigterm_to_one_ends_both_with_a_checkpoint_from_which_one_goes_on_alone
     assert outcome(folder) == alone
 
 
+@pytest.mark.slow
 def test_one_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
     folder = tmp_path / "run"
     children = start(folder)
@@ -113,6 +116,7 @@ def test_one_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_processes_that_differ_or_fail_end_together(tmp_path):
     results = ended(start(tmp_path / "run", others=("--seed", "7")))
     assert [code for code, _ in results] == [2, 2]

@@ -68,6 +68,7 @@ def reference(tiny, tmp_path_factory):
     return kills.outcome(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_a_run_that_is_gone_on_with_ends_as_if_nothing_had_happened(changes, tiny, monkeypatch, tmp_path):
     """Thresholds, curves, history, costs and counters, with a different generator, cache or population in each."""
@@ -82,6 +83,7 @@ def test_a_run_that_is_gone_on_with_ends_as_if_nothing_had_happened(changes, tin
     assert {path.name for path in (tmp_path / "parts").iterdir()} == set(run_folder.FILES)
 
 
+@pytest.mark.slow
 def test_it_may_stop_before_and_behind_everything_that_is_written(tiny, reference, monkeypatch, tmp_path):
     """The same command again goes on, whichever of its files was the last."""
     original = os.replace
@@ -129,6 +131,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, reference, 
     assert {path.name for path in (tmp_path / "run").iterdir()} == set(run_folder.FILES)
 
 
+@pytest.mark.slow
 def test_three_real_kills(tiny, tmp_path):
     """SIGKILL at random moments, as ``python -m benchmarks.kills`` does it two hundred times."""
     search = replace(config_of(tiny, None), generations=6)
@@ -446,6 +449,7 @@ def test_the_configuration_comes_back_from_its_record(tiny):
             from_record(record | change, "config.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scipy", "lshade", "jax", "evosax:CMA_ES"])
 def test_a_state_comes_back_from_its_arrays_and_others_are_refused(name):
     options = {"evaluations": 200} if name == "lshade" else {}

@@ -80,7 +80,7 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
 
     monkeypatch.setattr(dense, "simulate", small)
     monkeypatch.setattr(dense, "_held", weakref.WeakKeyDictionary())
-    with pytest.warns(UserWarning, match="out of memory: going on with fewer"):
+    with pytest.warns(UserWarning, match="out of memory: continuing with fewer"):
         parts = observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"), progress=done.append)
     np.testing.assert_array_equal(parts.correct, whole.correct)
     np.testing.assert_array_equal(parts.spikes, whole.spikes)
@@ -129,6 +129,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_count_what_one_counts():
     """Dyadic weights are exact in float32 as well, so that every mesh must agree bit for bit."""
     paths = os.pathsep.join([os.path.dirname(os.path.dirname(__file__)), *sys.path])

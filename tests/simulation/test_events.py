@@ -13,7 +13,7 @@ from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation import backends
-from jaxsnn.simulation.backends import resolve
+from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.events import run
 from jaxsnn.simulation.events.lowering import _rows_at_once, _spans, as_convolution
 from jaxsnn.simulation.observe import observe, observe_images
@@ -98,6 +98,7 @@ def test_any_network_and_plan_gives_the_spikes_of_the_reference(drawn, compariso
         np.testing.assert_array_equal(right[candidate], (scores.argmax(-1) == labels).T)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(_networks(), st.sampled_from([">", ">="]))
 def test_integers_are_the_same_on_both_back_ends(drawn, comparison):
@@ -149,19 +150,19 @@ def test_blocks_of_time_change_nothing(monkeypatch):
 
 def test_the_plan_says_what_it_chooses_and_what_cannot_be(monkeypatch):
     network = dyadic_snn("residual").network
-    assert resolve(Plan(), network).backend == "events"
-    assert resolve(Plan(precision="bfloat16"), network).backend == "xla"
+    assert decided(Plan(), network).backend == "events"
+    assert decided(Plan(precision="bfloat16"), network).backend == "xla"
     chain = (Layer("a", (Edge(IMAGE, (Conv("a", 2),)),)), Layer("b", (Edge(0, (Conv("b", 2), Conv("c", 2))),)))
     merged = Network("chain", (4, 4, 2), 3, (*chain, Layer("d", (Edge(1, (Dense("d", 3),)),))), (0, 0), (1, 1))
-    assert resolve(Plan(), merged).backend == "xla"
+    assert decided(Plan(), merged).backend == "xla"
     with pytest.raises(UserError, match=r"cannot merge b and c.*--backend xla"):
-        resolve(Plan(backend="events"), merged)
+        decided(Plan(backend="events"), merged)
     with pytest.raises(UserError, match="not in bfloat16"):
-        resolve(Plan(backend="events", precision="bfloat16"), network)
+        decided(Plan(backend="events", precision="bfloat16"), network)
     monkeypatch.setattr(backends, "available", lambda: False)
-    assert resolve(Plan(), network).backend == "xla"
+    assert decided(Plan(), network).backend == "xla"
     with pytest.raises(UserError, match="needs Numba"):
-        resolve(Plan(backend="events"), network)
+        decided(Plan(backend="events"), network)
     for wrong, message in (
         ({"backend": "gpu"}, "back-end is 'gpu', expected one of auto"),
         ({"precision": "int4"}, "precision is 'int4'"),

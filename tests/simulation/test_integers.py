@@ -73,6 +73,7 @@ def test_spikes_equal_the_integer_reference(name, backend):
     np.testing.assert_array_equal(right[0], (scores.argmax(-1) == labels).T)
 
 
+@pytest.mark.slow
 def test_batch_chunk_and_population_change_nothing():
     snn, images, labels = dyadic_snn("residual"), dyadic_images(6), np.arange(6) % 3
     theta = dyadic_thresholds(4, 3)
@@ -86,6 +87,7 @@ def test_batch_chunk_and_population_change_nothing():
     np.testing.assert_array_equal(whole.spikes[1], one.spikes[0])
 
 
+@pytest.mark.slow
 def test_bfloat16_gives_the_float32_spikes_where_it_holds_the_weights():
     """Weights in {-2..2} / 4 are exact in it, sums and membranes are float32 anyway."""
     snn, images, labels = dyadic_snn("pool_before"), dyadic_images(8), np.arange(8) % 3

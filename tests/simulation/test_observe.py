@@ -44,6 +44,7 @@ def test_membranes_and_spikes_equal_the_reference_bit_for_bit(name, comparison):
     np.testing.assert_array_equal(scores[0], expected[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.backend + str(plan.block or ""))
 @pytest.mark.parametrize("comparison", [">", ">="])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -115,6 +116,7 @@ def test_synaptic_operations_equal_the_weights_that_spikes_touch(name):
         np.testing.assert_array_equal(reach, per_pixel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_population_equals_separate_runs_and_chunks_change_nothing(backend):
     """One vmap over P candidates is P runs; any chunking of the images, padded or not, gives the same counts."""
@@ -164,6 +166,7 @@ def test_no_convolution_is_grouped_by_the_population(block):
     assert not set(re.findall(r"(?:feature|batch)_group_count = (\d+)", text)) - {"1"}
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(["pool_before", "residual"]), st.integers(1, 9), st.integers(0, 10**6))
 def test_counts_add_up_over_any_split_of_the_images(name, cut, seed):
@@ -210,6 +213,7 @@ def test_no_timesteps_and_wrong_images_are_refused():
         Dynamics(delay="some")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_no_cache_keeps_a_network_alive(backend, precision):

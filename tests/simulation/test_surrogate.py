@@ -12,7 +12,7 @@ from jaxsnn.networks.linear_maps import conv
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation import surrogate
 from jaxsnn.simulation.observe import record
-from jaxsnn.simulation.surrogate import SURROGATES, pixels, spike, surrogate_scores
+from jaxsnn.simulation.surrogate import SURROGATES, float_pixels, spike, surrogate_scores
 
 INTEGRALS = {
     "triangle": lambda u: jnp.where(
@@ -63,7 +63,9 @@ def test_scores_are_the_simulators_bit_for_bit(name, comparison):
     _, spikes, expected = record(snn, Genes(theta), images, 11, dynamics)
     assert all(s.any() for s in spikes)
     if comparison == ">":  # and float pixels are the uint8 images
-        curve = scores_of(snn, 11, dynamics=dynamics, every_step=True)(snn.params, Genes(theta[0]), pixels(images))
+        curve = scores_of(snn, 11, dynamics=dynamics, every_step=True)(
+            snn.params, Genes(theta[0]), float_pixels(images)
+        )
     else:
         delay = snn.network.delay
         options = {"dynamics": Dynamics(comparison), "checkpoint": True, "truncate": 3}
@@ -87,13 +89,14 @@ def test_the_derivative_of_a_spike_is_that_of_the_surrogates_integral(kind):
     assert float(peak) == pytest.approx(0.15 / 2)
 
 
+@pytest.mark.slow
 def test_finite_differences_on_a_smoothed_cell(monkeypatch):
     """With spikes that are smooth, the network's gradient is what small changes of its inputs do."""
     monkeypatch.setattr(
         surrogate, "spike", lambda v, theta, kind, scale, comparison: scale * INTEGRALS[kind](v / theta - 1)
     )
     snn, rng = dyadic_snn("pool_after"), np.random.default_rng(1)
-    images = pixels(dyadic_images(3))
+    images = float_pixels(dyadic_images(3))
     layers = len(snn.network.spiking)
     genes = Genes(
         dyadic_thresholds(layers)[0].astype(np.float32),
@@ -172,6 +175,7 @@ def by_hand(snn, genes, images, weights, timesteps, scale, window=None):
     return params, Genes(d_theta, d_v0, d_leak), d_x.reshape(images.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window, checkpoint", [(None, False), (None, True), (3, False), (3, True)])
 def test_the_gradient_is_the_chain_rule_written_out(window, checkpoint):
     """By all that can be trained and by the image; over all of time or truncated, with checkpoints or not."""
@@ -187,6 +191,7 @@ def test_the_gradient_is_the_chain_rule_written_out(window, checkpoint):
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpoints_save_memory():
     snn, images, genes = dense_snn(), float_images(64), Genes(np.float32([2.5, 1.25]))
 
@@ -264,7 +269,9 @@ def test_the_gradient_equals_spikingjellys(name):
 def test_bfloat16_is_close_and_its_gradient_float32():
     snn, images, weights = dyadic_snn("pool_after"), dyadic_images(4), np.ones((4, 3), np.float32)
     genes = Genes(dyadic_thresholds(3)[0].astype(np.float32))
-    exact, half = (gradients(snn, 7, genes, images, weights, precision=kind)[0] for kind in surrogate.PRECISIONS)
+    exact, half = (
+        gradients(snn, 7, genes, images, weights, precision=kind)[0] for kind in surrogate.GRADIENT_PRECISIONS
+    )
     for name, value in exact.items():
         assert half[name].dtype == np.float32
         assert np.abs(half[name] - value).max() <= 0.03 * np.abs(value).max() + 1e-6
