@@ -71,12 +71,12 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
     whole = observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"))
     real, done, calls = dense.simulate, [], {True: 0, False: 0}
 
-    def small(*arguments):
+    def small(*arguments, **options):
         fits = len(arguments[-1]) * len(arguments[-4].threshold) <= 40
         calls[fits] += 1
         if not fits:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(dense, "simulate", small)
     monkeypatch.setattr(dense, "_held", weakref.WeakKeyDictionary())
@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
     observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"))
     assert failures > 0 and calls[False] == failures  # the next call knows
 
-    def none(*arguments):
+    def none(*arguments, **options):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
     monkeypatch.setattr(dense, "simulate", none)
