@@ -6,10 +6,11 @@ python -m benchmarks.bptt --part memory       # Fig. 5, about 3 minutes on two c
 
 from rich.console import Console
 
-from benchmarks.bptt_accuracy import accuracy_figure, accuracy_rows, accuracy_tables
+from benchmarks import command
+from benchmarks.bptt_accuracy import accuracy_rows
 from benchmarks.bptt_config import Config, check
-from benchmarks.bptt_memory import memory_figure, memory_rows, memory_table
-from jaxsnn.cli import command
+from benchmarks.bptt_memory import memory_rows
+from benchmarks.bptt_report import accuracy_figure, accuracy_tables, memory_figure, memory_table
 from jaxsnn.runtime.files import read_json, write_json
 
 
@@ -35,4 +36,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    command.main(Config, main, "benchmarks.bptt")
+    command.run(Config, main, "bptt", Config.__doc__)

@@ -4,18 +4,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jaxsnn.cli.options import DebugOptions
 from jaxsnn.errors import UserError
+from jaxsnn.runtime.checks import at_least, in_range
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DebugOptions):
     """The search of thresholds against fine-tuning by BPTT: accuracy (Fig. 4), memory and time (Fig. 5).
 
     Fig. 4: Acc(t) on the same test images of the converted network, of the search, of BPTT from the same start, of
-    BPTT with few timesteps, and of a search behind BPTT, whose cost includes that BPTT's. Each command runs in a
-    process of its own; a run that is there already is read. Images are those that were simulated, each as often as
-    it was; image steps add one for each pass of the clipped ANN, which the search's cost takes beside them. Peak
-    memory is the process's, Python and JAX included, before it comes to the test images where the run says so.
+    BPTT with few timesteps, and of a search after BPTT, whose cost includes that BPTT's. Each command runs in a
+    process of its own; a run that is there already is read. An image counts as often as it was simulated; image
+    steps add one for each pass of the clipped ANN, which the search's cost needs in addition. Peak memory is the
+    process's, Python and JAX included, taken before the test images where the run says so.
 
     Fig. 5: VGG15 at 224 x 224. Memory is what XLA plans for the compiled step (arguments, results, temporaries) on
     this device; nothing is run at that size. Each T gets the largest batch with which BPTT fits into --memory, and
@@ -38,7 +40,7 @@ class Config:
     test_timesteps: int = 60
     population: int | None = None
     generations: int | None = None
-    """Of both searches; default: the preset's."""
+    """Of all searches, like --population; default: the preset's."""
     epochs: int = 2
     """Epochs of each BPTT run."""
     batch: int = 50
@@ -59,16 +61,17 @@ class Config:
     measure_side: int = 64
     repeats: int = 2
     """Batches that a time is the median of."""
-    debug: bool = False
-    """Show where an error came from."""
 
 
 def check(config: Config) -> None:
     """Raise ``UserError`` for settings that cannot be; those of the runs are checked by their commands."""
-    for name in ("side", "classes", "measure_side", "repeats"):
-        if getattr(config, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {getattr(config, name)}, expected at least 1")
-    if not 0 < config.memory < float("inf"):
-        raise UserError(f"--memory is {config.memory}, expected above 0 and finite")
-    if not config.unrolled or min(config.unrolled) < 1:
-        raise UserError("--unrolled needs numbers of timesteps, each at least 1")
+    at_least(config, side=1, classes=1, measure_side=1, repeats=1, unrolled=1)
+    in_range(config, "(0, inf)", "memory")
+    if not config.unrolled:
+        raise UserError("--unrolled needs one number of timesteps at least")
+
+
+def sizes(config: Config) -> list[str]:
+    """The options --population and --generations of a search, where they are given."""
+    pairs = [(f"--{name}", getattr(config, name)) for name in ("population", "generations")]
+    return [str(part) for flag, value in pairs if value is not None for part in (flag, value)]

@@ -10,12 +10,14 @@ times two over the device's peak in bfloat16, times an assumed utilisation. Memo
 
 from dataclasses import dataclass
 
-import tyro
-
+from benchmarks import command
 from benchmarks.contenders.entries import our_macs
+from jaxsnn.cli.options import DebugOptions
 from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.description import Network
-from jaxsnn.search.presets import PRESETS, Preset
+from jaxsnn.runtime.checks import in_range
+from jaxsnn.search.presets import PRESETS
+from jaxsnn.search.settings import SearchSettings
 
 CPU_RATE = 3722
 """itc/s of VGG15 on CIFAR-10 images, event-driven, int8, two cores: benchmarks.throughput, the README's table."""
@@ -38,7 +40,7 @@ NETWORKS = {
 
 
 @dataclass(frozen=True)
-class CostConfig:
+class CostConfig(DebugOptions):
     """Print what a search with each preset of Table I costs on one device."""
 
     utilisation: float = 0.3
@@ -51,7 +53,7 @@ def network_of(name: str) -> Network:
     return architecture(kind, classes=classes, input_shape=(side, side, 3))
 
 
-def work(preset: Preset, network: Network) -> int:
+def work(preset: SearchSettings, network: Network) -> int:
     """Image-timestep-candidates of a whole search, of the steps that are simulated."""
     candidates = preset.population * (preset.generations + 1)
     return candidates * preset.images * (preset.timesteps - network.delay)
@@ -78,5 +80,11 @@ def table(utilisation: float) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def main(config: CostConfig) -> None:
+    """Print the table."""
+    in_range(config, "(0, 1]", "utilisation")
+    print(table(config.utilisation))
+
+
 if __name__ == "__main__":
-    print(table(tyro.cli(CostConfig, prog="python -m benchmarks.cloud_cost").utilisation))
+    command.run(CostConfig, main, "cloud_cost", __doc__)

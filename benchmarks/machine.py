@@ -10,11 +10,15 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks import command
+from jaxsnn.cli.options import DebugOptions
 
 DOT_SIZES = {"cpu": (512, 1024, 2048), "accelerator": (4096, 8192)}
 
@@ -22,16 +26,22 @@ DOT_SIZES = {"cpu": (512, 1024, 2048), "accelerator": (4096, 8192)}
 PACKAGES = ("jaxsnn-evo", "jax", "numpy", "numba", "torch", "spikingjelly", "snntorch", "spyx", "bindsnet")
 
 
+@dataclass(frozen=True)
+class MachineConfig(DebugOptions):
+    """Measure what this machine can do at best, and print it as JSON."""
+
+
 def facts() -> dict:
     """CPU, cores, operating system and versions."""
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    lines = info.read_text().splitlines() if info.exists() else []  # Linux alone has it
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -56,9 +66,8 @@ def best_dots() -> dict[str, dict[str, float]]:
     return found
 
 
-def _jax_dots():
-    import jaxsnn  # noqa: F401 (sets the XLA flag that the simulator runs under)
-    import jax  # isort: skip
+def _jax_dots() -> Iterator[tuple[str, str, float]]:
+    import jax
     import jax.numpy as jnp
 
     rng = np.random.default_rng(0)
@@ -69,10 +78,10 @@ def _jax_dots():
             yield precision, "jax", _dot_rate(size, lambda a=a, b=b, dot=dot: jax.block_until_ready(dot(a, b)))
 
 
-def _torch_dots():
+def _torch_dots() -> Iterator[tuple[str, str, float]]:
     import torch
 
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(os.cpu_count() or 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
     def run(a, b):
@@ -137,7 +146,7 @@ def _numpy_additions(membranes, weights, rounds):
 
 
 def _all_cores(kernel: Callable, dtype, size: int = 2048, rounds: int = 200_000) -> float:
-    arrays = [(np.zeros(size, dtype), np.ones(size, dtype)) for _ in range(os.cpu_count())]
+    arrays = [(np.zeros(size, dtype), np.ones(size, dtype)) for _ in range(os.cpu_count() or 1)]
     kernel(*arrays[0], 1)
 
     def run():
@@ -155,5 +164,10 @@ def measure() -> dict:
     return facts() | {"dot_gflops": best_dots(), "gigaadditions": best_additions()}
 
 
-if __name__ == "__main__":
+def main(config: MachineConfig) -> None:
+    """Measure and print."""
     print(json.dumps(measure(), indent=1))
+
+
+if __name__ == "__main__":
+    command.run(MachineConfig, main, "machine", __doc__)

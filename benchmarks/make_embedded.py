@@ -1,7 +1,7 @@
 """Make the embedded dataset from the official CIFAR-10 files: for maintainers, not needed to use the program.
 
-    python benchmarks/make_embedded.py --data-dir DIR     # DIR: what data.load("cifar10") reads
-    python benchmarks/make_embedded.py --data-dir DIR --out OTHER
+    python -m benchmarks.make_embedded --data-dir DIR     # DIR: what data.load("cifar10") reads
+    python -m benchmarks.make_embedded --data-dir DIR --out OTHER
 
 The rule does not depend on the order of the images in the files. Within each split and class the images
 are ranked by sha256(salt + pixels), pixels as 32·32·3 bytes in the order row, column, colour; the first 200
@@ -12,19 +12,32 @@ with the same libwebp (1.6.0 made those in the package); another version may pac
 Some minutes on one core, nearly all of it WebP's slowest and smallest setting.
 """
 
-import argparse
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import data
+from benchmarks import command
 from data import embedded_subset
+from jaxsnn.cli.options import DebugOptions
+from jaxsnn.errors import UserError
 
 SALT = b"jaxsnn-evo embedded CIFAR-10, version 1"
 
 
 PER_CLASS = 200
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig(DebugOptions):
+    """Make the embedded dataset from the official CIFAR-10 files."""
+
+    data_dir: Path
+    """Folder with the official CIFAR-10."""
+    out: Path = Path(embedded_subset.__file__).parent / "embedded"
+    """Folder to write to."""
 
 
 def draw(dataset: data.Dataset) -> data.Dataset:
@@ -39,26 +52,20 @@ def draw(dataset: data.Dataset) -> data.Dataset:
     return dataset.select(ranked[rank_in_class < PER_CLASS])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder with the official CIFAR-10")
-    default = Path(embedded_subset.__file__).parent / "embedded"
-    parser.add_argument("--out", type=Path, default=default, help="folder to write to (%(default)s)")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+def main(config: EmbeddedConfig) -> None:
+    """Draw, pack and write both splits; print what they are."""
+    drawn = {split: draw(data.load("cifar10", split, config.data_dir)) for split in embedded_subset.FILES}
+    config.out.mkdir(parents=True, exist_ok=True)
     for split, name in embedded_subset.FILES.items():
-        drawn = draw(data.load("cifar10", split, args.data_dir))
-        raw = embedded_subset.encode(drawn)
+        raw = embedded_subset.encode(drawn[split])
         content = embedded_subset.decode(raw, split).content_hash()
-        if content != drawn.content_hash():
-            raise SystemExit(f"{name}: the packed images do not decode to the drawn ones")
-        (args.out / name).write_bytes(raw)
+        if content != drawn[split].content_hash():
+            raise UserError(f"{name}: the packed images do not decode to the drawn ones")
+        path = config.out / name
+        path.write_bytes(raw)
         state = "as recorded" if content == embedded_subset.CONTENT[split] else "NOT the recorded content"
-        print(
-            f"{args.out / name}: {len(drawn)} images, {len(raw)} bytes, sha256 {content} ({state})",
-            flush=True,
-        )
+        print(f"{path}: {len(drawn[split])} images, {len(raw)} bytes, sha256 {content} ({state})", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(EmbeddedConfig, main, "make_embedded", __doc__)

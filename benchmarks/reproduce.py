@@ -3,22 +3,21 @@
     python -m benchmarks.reproduce cifar10 --data-dir DIR --weights FILE --network vgg15-bn
 
 For every seed, and for every further set of search dimensions, `python -m jaxsnn.optimize` finds genes on training
-images; then the 99.7-percentile network and all of these are run once on all test images. Table I's weights of
-eq. 11, strategy, initial population and bounds are used; population, generations, images and timesteps are smaller
-by default (reproduce.json says by how much), so that two cores finish within hours. With `--qcfs` a network of
-`python -m jaxsnn.train --activation qcfs` joins them, with its learned ceilings as thresholds and with searched
-ones; with `--control` one trained equally long from the same weights but with ReLUs, to tell what the training did
-from what the activations do. Searches and tests that are there already are read, so that the command can be
-interrupted.
+images; then the 99.7-percentile network and all of these are run once on all test images. The weights of eq. 11,
+strategy, initial population and bounds are those of Table I; population, generations, images and timesteps are
+smaller by default (reproduce.json says by how much), so that two cores finish within hours. With `--qcfs` a
+network of `python -m jaxsnn.train --activation qcfs` joins them, with its learned ceilings as thresholds and with
+searched ones; with `--control` one trained equally long from the same weights but with ReLUs, to tell what the
+training did from what the activations do. Searches and tests that are there already are read, so that the command
+can be interrupted.
 """
 
 import functools
 import hashlib
 import io
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,20 +27,22 @@ from rich.progress import Progress
 from rich.table import Table
 
 import data
+from benchmarks import command
 from benchmarks.improvement import summarise
-from jaxsnn.analysis.comparison import ann_right, stack
+from benchmarks.runs import run_once
+from jaxsnn.analysis.comparison import ann_right
 from jaxsnn.analysis.latency import latency
+from jaxsnn.cli.options import DebugOptions
 from jaxsnn.conversion.loading import load_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import SHIFT, ceiling
 from jaxsnn.networks.json_format import to_json
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.networks.weights import embedded_path
-from jaxsnn.optimize import optimize
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.reports import figures
-from jaxsnn.runtime.files import plain, read_json, write_atomically
+from jaxsnn.runtime.checks import at_least
+from jaxsnn.runtime.files import write_atomically, write_json
 from jaxsnn.runtime.provenance import describe_device
-from jaxsnn.search.settings import OptimizeConfig, resolve
 from jaxsnn.simulation.observe import observe_images
 
 PAPER = "the paper: 91.03 % after 91 timesteps at the 99.7 percentile, 91.05 % after 42 optimised (53.8 % saved)"
@@ -75,7 +76,7 @@ COLOURS = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DebugOptions):
     """Reproduce a block of Table II."""
 
     what: Annotated[Literal["cifar10"], tyro.conf.Positional]
@@ -104,8 +105,8 @@ class Config:
     """Test images; default: all."""
     out: Path = Path("runs/reproduce-cifar10")
     job: OptimizeConfig = field(
-        default_factory=lambda: OptimizeConfig(
-            preset="cifar10",
+        default_factory=lambda: OptimizeConfig.of(
+            "cifar10",
             population=16,
             generations=15,
             images=200,
@@ -165,24 +166,9 @@ def jobs(config: Config) -> dict[str, list[OptimizeConfig]]:
     }
 
 
-def run(job: OptimizeConfig) -> dict:
-    """results.json of a search, which is run where it is not there yet."""
-    sha256 = hashlib.sha256((job.weights or embedded_path()).read_bytes()).hexdigest()
-    if not (job.out / "results.json").exists():
-        optimize(job)
-    held = read_json(job.out / "config.json")
-    moved = ("weights", "data_dir")  # the files may lie elsewhere now
-    settings = {k: v for k, v in asdict(resolve(job)).items() if k in held and k not in moved}
-    wanted = plain({k: str(v) if isinstance(v, Path) else v for k, v in settings.items()})
-    if held["weights_sha256"] != sha256 or any(held[key] != value for key, value in wanted.items()):
-        raise UserError(f"{job.out} holds a run with other weights or settings: delete it")
-    return json.loads((job.out / "results.json").read_text())
-
-
 def genes_of(part: dict) -> Genes:
     """The genes of a network in results.json, with one candidate."""
-    values = (part.get(key) for key in ("thresholds", "v0", "leak"))
-    return Genes(*(None if value is None else np.array([value], np.float32) for value in values))
+    return Genes.from_record(part).map(lambda part: part.astype(np.float32))
 
 
 def half_full(threshold: np.ndarray) -> Genes:
@@ -211,7 +197,7 @@ def load(config: Config) -> dict[str, tuple[SNN, str]]:
 
 
 def networks(config: Config, given: dict[str, tuple[SNN, str]], searches: dict[str, list[dict]]) -> list[Entry]:
-    """The baseline, it half full, the further networks without a search, and what every search found."""
+    """The baseline, empty and half full, the further networks without a search, and what every search found."""
 
     def percentile(row: str) -> Genes:
         return genes_of(searches[row][0]["baseline"])._replace(v0=None, leak=None)
@@ -272,13 +258,13 @@ def test_all(config: Config, found: list[Entry], test: data.Dataset, console: Co
             first = found[members[0]]
             _, right = observe_images(
                 first.snn,
-                functools.reduce(stack, [found[index].genes for index in members]),
+                functools.reduce(Genes.stack, [found[index].genes for index in members]),
                 test.images,
                 test.labels,
-                first.timesteps,
-                Dynamics(config.job.comparison, "layer"),
-                replace(config.job.plan(), rows=250, precision=first.precision),
-                lambda n, steps=first.timesteps: bar.update(task, advance=n * steps),
+                timesteps=first.timesteps,
+                dynamics=Dynamics(config.job.comparison, "layer"),
+                plan=replace(config.job.plan(), rows=250, precision=first.precision),
+                progress=lambda n, steps=first.timesteps: bar.update(task, advance=n * steps),
             )
             for index, each in zip(members, right):
                 packed = io.BytesIO()
@@ -299,7 +285,7 @@ def draw(report: dict, path: Path) -> None:
             if row not in COLOURS:
                 continue
             label, colour = COLOURS[row]
-            style = {"linewidth": 1, "alpha": 0.8} if seed else {"linewidth": 1.5}
+            style: dict[str, Any] = {"linewidth": 1, "alpha": 0.8} if seed else {"linewidth": 1.5}
             shown = label if seed in ("", "0") else None
             axes.plot(range(1, len(curve) + 1), 100 * np.array(curve), color=colour, label=shown, **style)
         ann = 100 * report["ann_accuracy"]
@@ -346,37 +332,48 @@ def accuracies(report: dict) -> Table:
     return table
 
 
+def rows_of(found: list[Entry], rights: list[np.ndarray], ann: np.ndarray, delay: int) -> dict[str, dict]:
+    """Latencies of every row but the baseline's, by its name.
+
+    Args:
+        rights: (B, T) each, whether the networks in ``found`` are right about each image at each step.
+        ann: (B,), whether the ANN is.
+        delay: steps of layer delay in ``rights``.
+    """
+    members: dict[str, list[np.ndarray]] = {}
+    for each, right in zip(found[1:], rights[1:]):
+        members.setdefault(each.row, []).append(right)
+    return {row: summarise([rights[0], *mine], ann, delay) for row, mine in members.items()}
+
+
 def main(config: Config) -> dict:
     """Run what is missing, print the tables, write reproduce.json and the figure."""
-    console = Console()
+    at_least(config, seeds=1, test_images=1)
     if not config.rows:
         raise UserError("--rows needs one row at least: the baseline is that of its search")
+    console = Console()
     given = load(config)
-    wanted = jobs(config)
-    searches = {row: [run(job) for job in each] for row, each in wanted.items()}
     test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    wanted = jobs(config)
+    searches = {
+        row: [run_once(job, given[NETWORK.get(row, GIVEN)][1]) for job in each] for row, each in wanted.items()
+    }
     found = networks(config, given, searches)
     rights = test_all(config, found, test, console)
-    snn = found[0].snn
+    snn = given[GIVEN][0]
     ann = ann_right(snn.network, snn.params, test.images, test.labels)
-    rows: dict[str, dict] = {}
-    for row in dict.fromkeys(each.row for each in found[1:]):
-        mine = [right for each, right in zip(found, rights) if each.row == row]
-        rows[row] = summarise([rights[0], *mine], ann, snn.network.delay)
+    rows = rows_of(found, rights, ann, snn.network.delay)
+    for row, results in searches.items():
         for key in ("search_seconds", "training_cost_epochs"):
-            if row in searches:
-                rows[row][key] = [result[key] for result in searches[row]]
-        if row in searches:
-            rows[row]["searched_timesteps"] = wanted[row][0].timesteps
+            rows[row][key] = [result[key] for result in results]
+        rows[row]["searched_timesteps"] = wanted[row][0].timesteps
     report = {
         "network": snn.network.name,
         "test_images": len(test),
         "ann_accuracy": float(ann.mean()),
         "delay_steps": snn.network.delay,
         "device": describe_device(),
-        "search": {
-            k: getattr(resolve(config.job), k) for k in ("population", "generations", "images", "timesteps")
-        },
+        "search": {k: getattr(config.job, k) for k in ("population", "generations", "images", "timesteps")},
         "rows": rows,
         "curves": {each.name: right.mean(0).tolist() for each, right in zip(found, rights)},
     }
@@ -389,11 +386,11 @@ def main(config: Config) -> dict:
     console.print(latencies(rows))
     console.print(accuracies(report))
     console.print(PAPER)
-    (config.out / "reproduce.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(config.out / "reproduce.json", report)
     draw(report, config.out / "accuracy.png")
     console.print(f"-> {config.out}")
     return report
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m benchmarks.reproduce", description=__doc__))
+    command.run(Config, main, "reproduce", __doc__)

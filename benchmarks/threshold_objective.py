@@ -15,10 +15,10 @@ import data
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import load_snn
 from jaxsnn.networks.spiking import SNN
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.search.evolve import score, subsets
 from jaxsnn.search.job import make_codec
 from jaxsnn.search.objective import Objective
-from jaxsnn.search.settings import OptimizeConfig, resolve
 from jaxsnn.search.space import Codec
 
 
@@ -50,12 +50,13 @@ class ThresholdSearch:
         return self._cost(replace(self.config, images=count, limit_images=count), self.fresh)
 
     def _cost(self, config: OptimizeConfig, images: data.Dataset) -> Callable[[np.ndarray], np.ndarray]:
-        objective = Objective(config, self.snn, images)
+        objective = Objective(config, self.snn, images, plan=config.plan())
         indices = next(subsets(images.labels, config.images, "fixed", config.seed))
 
         def cost(points: np.ndarray) -> np.ndarray:
-            observed = objective(self.codec.decode(points), indices)
-            return np.array([candidate.cost for candidate in score(points, observed, objective.terms)])
+            genes = self.codec.decode(points)
+            scored = score(points, genes, objective(genes, indices), objective.terms)
+            return np.array([candidate.cost for candidate in scored])
 
         return cost
 
@@ -68,7 +69,7 @@ def threshold_search(images: int, timesteps: int, limit_images: int, check_image
     """
     terms = {"limit_images": limit_images} if limit_images else {"limit": 0.0}
     config = OptimizeConfig(images=images, timesteps=timesteps, engine="lshade", precision="int8", **terms)
-    config = resolve(config)
+    config = config.checked()
     snn, *_ = load_snn(None)
     train = data.load("embedded", "train")
     calibration = calibrate(snn.network, snn.params, train.images[data.balanced(train.labels, 500, 0, "train")])

@@ -18,18 +18,21 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import command
 from benchmarks.machine import best_dots
 from benchmarks.problem import macs
+from jaxsnn.cli.options import DebugOptions
+from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.description import AvgPool, BatchNorm, Conv, Dense, Network, layer_shapes
+from jaxsnn.runtime.checks import at_least
 from jaxsnn.runtime.provenance import describe_device
-from jaxsnn.train import TrainConfig, make_optimizer, resolve
 from jaxsnn.training.ann import ANN
-from jaxsnn.training.loop import in_bfloat16, train_step
+from jaxsnn.training.loop import in_bfloat16, make_optimizer, train_step
+from jaxsnn.training.recipes import recipe_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's idle threads must not take the cores
 
@@ -38,7 +41,7 @@ SMOOTHING = 0.1
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DebugOptions):
     """Compare training speed with PyTorch's."""
 
     networks: tuple[str, ...] = ("vgg11-slim", "vgg15-bn")
@@ -46,15 +49,15 @@ class Config:
     batch: int = 128
     rounds: int = 5
     steps: int = 1
-    """Steps in a round, behind the last of which the loss is waited for."""
+    """Steps in a round; the loss is waited for after the last of them."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """As of jaxsnn.train."""
+    """As in jaxsnn.train."""
 
 
 def ours(network: Network, images: np.ndarray, labels: np.ndarray, half: bool) -> Callable[[], Any]:
     """A step of ``jaxsnn.train``."""
     ann = ANN(network, 0, half=half)
-    optimizer = make_optimizer(ann, resolve(TrainConfig(batch=len(labels))), 1000)
+    optimizer = make_optimizer(ann, recipe_of("fast", batch=len(labels)), 1000)
     inputs, targets = jax.numpy.asarray(images), jax.numpy.asarray(labels)
     key = jax.random.key(0)
     return lambda: train_step(ann, optimizer, inputs, targets, key, SMOOTHING)
@@ -92,7 +95,7 @@ def theirs(network: Network, images: np.ndarray, labels: np.ndarray, half: bool)
     """A step in PyTorch."""
     import torch
 
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(os.cpu_count() or 1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = module(network)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255).contiguous(memory_format=torch.channels_last)
@@ -103,7 +106,7 @@ def theirs(network: Network, images: np.ndarray, labels: np.ndarray, half: bool)
     optimizer = torch.optim.SGD(net.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     loss_of = torch.nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
 
-    def step() -> float:
+    def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=half):
             loss = loss_of(net(x), y)
@@ -119,43 +122,51 @@ def best_dot(half: bool) -> float:
     return max(best_dots()["bfloat16" if half else "float32"].values())
 
 
+def take_turns(config: Config, name: str, steps: list[Callable[[], Any]]) -> list[list[float]]:
+    """Seconds of a training step of each contender, in every round but the first, which compiles."""
+    seconds: list[list[float]] = [[] for _ in steps]
+    for turn in range(config.rounds + 1):
+        for step, times in zip(steps, seconds):
+            started = time.perf_counter()
+            losses = [step() for _ in range(config.steps)]
+            if not np.isfinite(float(losses[-1])):
+                raise UserError(f"{name}: the loss is not finite")
+            if turn:
+                times.append((time.perf_counter() - started) / config.steps)
+    return seconds
+
+
+def row_of(config: Config, name: str, network: Network, seconds: list[list[float]], best: float) -> list[str]:
+    """One line of the table: ours, and PyTorch's where it took part; ``best`` dot product in GFLOP/s."""
+    rates = [config.batch / median(times) for times in seconds]
+    work = 6e-9 * macs(network) * rates[0]
+    cells = [name, f"{rates[0]:,.0f}", f"{work:,.0f}", f"{100 * work / best:.0f} %"]
+    cells += [f"{rate:,.0f}" for rate in rates[1:]]
+    if len(seconds) > 1:
+        ratios = sorted(their / our for our, their in zip(seconds[0], seconds[1]))
+        cells.append(f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    return cells
+
+
 def main(config: Config) -> None:
     """Measure and print a table."""
+    at_least(config, batch=1, rounds=1, steps=1)
+    networks = {name: architecture(name, norm=BatchNorm) for name in config.networks}
     half = in_bfloat16(config.precision)
     peers = importlib.util.find_spec("torch") is not None
     best = best_dot(half)
     rng = np.random.default_rng(0)
     columns = ("PyTorch bf16", "PyTorch f32", "of PyTorch bf16") if peers else ()
     table = Table("network", "ours, images/s", "GFLOP/s", "of the best dot", *columns)
-    for name in config.networks:
-        network = architecture(name, norm=BatchNorm)
+    for name, network in networks.items():
         images = rng.integers(0, 256, (config.batch, *network.input_shape), np.uint8)
         labels = rng.integers(0, network.classes, config.batch, np.int32)
         steps = [ours(network, images, labels, half)]
         if peers:
             steps += [theirs(network, images, labels, in_half) for in_half in (True, False)]
-        seconds: list[list[float]] = [[] for _ in steps]
-        for turn in range(config.rounds + 1):  # the first compiles
-            for step, times in zip(steps, seconds):
-                started = time.perf_counter()
-                losses = [step() for _ in range(config.steps)]
-                if not np.isfinite(float(losses[-1])):
-                    raise SystemExit(f"{name}: the loss is not finite")
-                if turn:
-                    times.append((time.perf_counter() - started) / config.steps)
+        seconds = take_turns(config, name, steps)
         best = max(best, best_dot(half))  # of before and after: the machine's other work is not this table's
-        rates = [config.batch / median(times) for times in seconds]
-        work = 6e-9 * macs(network) * rates[0]
-        cells = [
-            f"{rates[0]:,.0f}",
-            f"{work:,.0f}",
-            f"{100 * work / best:.0f} %",
-            *(f"{r:,.0f}" for r in rates[1:]),
-        ]
-        if peers:
-            ratios = sorted(theirs / mine for mine, theirs in zip(seconds[0], seconds[1]))
-            cells.append(f"{median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-        table.add_row(name, *cells)
+        table.add_row(*row_of(config, name, network, seconds, best))
     console = Console()
     console.print(
         f"{describe_device()}, ours in {'bfloat16' if half else 'float32'}, best dot {best:,.0f} GFLOP/s"
@@ -164,4 +175,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m benchmarks.training", description=__doc__))
+    command.run(Config, main, "training", __doc__)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import data
 from benchmarks import bptt_accuracy, bptt_memory
-from benchmarks.bptt_accuracy import accuracy_rows, behind_once, run_apart
+from benchmarks.bptt_accuracy import accuracy_rows, run_apart, search_after_once
 from benchmarks.bptt_config import Config
 from benchmarks.bptt_memory import compiled_bptt, compiled_search, largest_batch, memory_rows
 from benchmarks.problem import macs
@@ -21,8 +21,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.finetune import FinetuneConfig, finetune
 from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.description import layer_shapes, shapes_of
-from jaxsnn.optimize import optimize
-from jaxsnn.search.settings import OptimizeConfig
+from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.training.bptt import step_bytes
 
 
@@ -99,7 +98,7 @@ def test_figure_4_compares_on_the_same_images_and_counts_all_that_was_simulated(
         timesteps=5,
     )
     report = accuracy_rows(config)
-    start, search, full, half, unrolled, short, behind = report["rows"]
+    start, search, full, half, unrolled, short, after = report["rows"]
     results = {name: json.loads((tmp_path / name / "results.json").read_text()) for name in ("search", "bptt")}
     assert start["accuracy"] == results["search"]["baseline"]["accuracy"]
     assert start["accuracy"] == results["bptt"]["baseline"]["accuracy"]
@@ -111,15 +110,15 @@ def test_figure_4_compares_on_the_same_images_and_counts_all_that_was_simulated(
     assert search["image_steps"] == (8 * 80 + 4 * 300) * 32 + 8 * 1500
     assert (unrolled["image_evaluations"], unrolled["image_steps"]) == (20, 20 * 3)
     assert short["image_steps"] == 20 * 8
-    assert behind["image_steps"] == search["image_steps"] + unrolled["image_steps"]
-    assert behind["seconds"] > unrolled["seconds"]
+    assert after["image_steps"] == search["image_steps"] + unrolled["image_steps"]
+    assert after["seconds"] > unrolled["seconds"]
     assert unrolled["peak_bytes"] == results["bptt"]["peak_bytes"]
 
     train, test = data.load("embedded", "train"), data.load("embedded", "test", limit=20)
-    assert behind_once(config, tmp_path / "bptt", train, test)["accuracy"] == behind["accuracy"]
+    assert search_after_once(config, tmp_path / "bptt", train, test)["accuracy"] == after["accuracy"]
     other = replace(config, generations=2)
-    with pytest.raises(UserError, match=r"behind\.json is of other runs or settings"):
-        behind_once(other, tmp_path / "bptt", train, test)
+    with pytest.raises(UserError, match=r"search-after\.json holds a search of other runs or settings"):
+        search_after_once(other, tmp_path / "bptt", train, test)
 
 
 def test_a_run_that_is_there_is_read_only_if_it_is_whole_and_the_same(tmp_path):
@@ -141,8 +140,9 @@ def test_a_run_that_is_there_is_read_only_if_it_is_whole_and_the_same(tmp_path):
     "arguments, message",
     [
         (["--repeats", "0"], "--repeats is 0, expected at least 1"),
-        (["--memory", "-1"], "--memory is -1.0, expected above 0"),
-        (["--unrolled", "5", "0"], "--unrolled needs numbers of timesteps"),
+        (["--memory", "-1"], "--memory is -1.0, expected above 0 and finite"),
+        (["--unrolled", "5", "0"], "--unrolled is 0, expected at least 1"),
+        (["--unrolled"], "--unrolled needs one number of timesteps at least"),
         (["--search", "EMPTY"], "results.json does not exist"),
     ],
 )

@@ -37,11 +37,17 @@ def test_tests_are_kept_and_each_network_has_its_own(monkeypatch, tmp_path):
     first = reproduce.test_all(config, found, test, Console(quiet=True))
     for each, right in zip(found, first):
         _, expected = observe_images(
-            each.snn, each.genes, images, labels, each.timesteps, Dynamics(">", "layer"), Plan(precision="float32")
+            each.snn,
+            each.genes,
+            images,
+            labels,
+            timesteps=each.timesteps,
+            dynamics=Dynamics(">", "layer"),
+            plan=Plan(precision="float32"),
         )
         np.testing.assert_array_equal(right, expected[0])
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise AssertionError("simulated again")
 
     monkeypatch.setattr(reproduce, "observe_images", fail)

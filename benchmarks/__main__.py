@@ -1,0 +1,28 @@
+"""List the benchmarks: python -m benchmarks"""
+
+BENCHMARKS = {
+    "throughput": "simulated images x timesteps x candidates a second, ours and other simulators in turns",
+    "machine": "what this machine can do at best: dot products, and additions in cache",
+    "training": "images a second of a training step, ours and PyTorch's",
+    "optimizers": "optimisers at equal evaluations, and what a generation of each engine costs",
+    "improvement": "how many timesteps the default search saves, over several seeds",
+    "reproduce": "the paper's CIFAR-10 result with a network of one's own: Table II and Fig. 3(a)",
+    "bptt": "the search against backpropagation through time: the paper's Fig. 4 and Fig. 5",
+    "kills": "kill runs at random moments, resume them, and compare with an uninterrupted one",
+    "scaling": "one search on one device, on several, and in several processes: same result, and how fast",
+    "cloud_cost": "what a search with the paper's settings costs on one device",
+    "fuzz": "coverage-guided fuzzing of everything that reads a file",
+    "make_embedded": "make the embedded dataset from the official CIFAR-10 files (for maintainers)",
+}
+
+
+def main() -> None:
+    """Print each benchmark with what it measures."""
+    print("usage: python -m benchmarks.NAME [OPTIONS]; --help after any of them lists its options\n")
+    width = max(map(len, BENCHMARKS))
+    for name, does in BENCHMARKS.items():
+        print(f"  benchmarks.{name:<{width}}  {does}")
+
+
+if __name__ == "__main__":
+    main()
