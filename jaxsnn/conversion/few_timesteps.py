@@ -274,6 +274,8 @@ def _fire(gather: Callable, cell: Cells, recipe: Recipe, path: Path, advance) ->
             bits = np.memmap(path, np.uint8, "w+", shape=(recipe.timesteps, count, packed.shape[-1]))
         bits[:, part] = packed[:, : part.stop - part.start]
         advance(part.stop - part.start)
+    if bits is None:
+        raise ValueError("no images to fire on")
     return bits
 
 

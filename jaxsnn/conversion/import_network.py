@@ -15,7 +15,18 @@ from jaxsnn.conversion.state_dicts import CONVOLUTION, LINEAR, NORM, ForeignFile
 from jaxsnn.conversion.torch_twin import refuse_quantised
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import ARCHITECTURES, CIFAR_MEAN, CIFAR_STD, architecture
-from jaxsnn.networks.description import BatchNorm, Conv, Dense, Edge, Layer, Network, Op, Params, walk
+from jaxsnn.networks.description import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Edge,
+    Layer,
+    Network,
+    Op,
+    Params,
+    WithParameters,
+    walk,
+)
 from jaxsnn.networks.json_format import from_json, to_json
 
 
@@ -59,7 +70,7 @@ def import_network(
         found, notes = _described(Path(network)), ()
     else:
         options = _options(file, image_shape, mean, std)
-        notes = _normalisation_note(mean, std)
+        notes = _normalisation_note(mean)
         if network is None:
             found, how = _inferred(file, options)
             notes = (how, *notes)
@@ -107,7 +118,12 @@ def _described(path: Path) -> Network:
         raise UserError(f"{path} is not a text file") from error
 
 
-def _options(file: ForeignFile, image_shape, mean, std) -> dict:
+def _options(
+    file: ForeignFile,
+    image_shape: tuple[int, int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> dict:
     """What the file and the images say about a network that is known by its name."""
     convolutions = [m for m in file.modules if m.kind == CONVOLUTION]
     linears = [m for m in file.modules if m.kind == LINEAR]
@@ -131,7 +147,7 @@ def _options(file: ForeignFile, image_shape, mean, std) -> dict:
     return {"classes": classes, "input_shape": shape, "mean": mean or CIFAR_MEAN, "std": std or CIFAR_STD}
 
 
-def _normalisation_note(mean, std) -> tuple[str, ...]:
+def _normalisation_note(mean: Sequence[float] | None) -> tuple[str, ...]:
     if mean is not None:
         return ()
     return (

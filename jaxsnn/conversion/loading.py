@@ -101,8 +101,7 @@ def load_named(
     """``load_snn`` of the weights that a file of thresholds names, unless the user gives others.
 
     Args:
-        found: the contents of a thresholds.json, as ``jaxsnn.records.thresholds_file.read_thresholds`` gives them, or
-            nothing.
+        found: what ``jaxsnn.records.thresholds_file.read_thresholds`` returned, or nothing.
         where: that file or its folder, for messages.
         weights, network: what the user gave.
 

@@ -44,11 +44,7 @@ def match(network: Network, modules: Sequence[Module], where: str) -> dict[str, 
     Raises:
         UserError: a module without an op, an op without a module, a shape or a part that does not fit.
     """
-    wanted = {
-        op.name: (op, shape)
-        for _, _, op, shape in walk(network)
-        if isinstance(op, WithParameters)
-    }
+    wanted = {op.name: (op, shape) for _, _, op, shape in walk(network) if isinstance(op, WithParameters)}
     named = {module.name: module for module in modules}
     matched = named if named.keys() == wanted.keys() else _in_order(network.name, wanted, modules, where)
     for name, (op, shape) in wanted.items():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.networks.description import Layer, Network, Params
+from jaxsnn.networks.description import Arrays, Layer, Network
 
 SHIFT = 0.5
 """Initial membrane, as a fraction of the threshold, of the spiking neurons that such an activation stands for."""
@@ -28,7 +28,7 @@ def _straight_through(primals, tangents):
     return _floor(*primals), tangents[0]
 
 
-def ceiling(layer: Layer, params: Params) -> float:
+def ceiling(layer: Layer, params: Arrays) -> float:
     """The value that a layer's activation cannot exceed, infinite for a ReLU."""
     return max(float(params[f"{layer.name}.ceiling"][0]), LEAST_CEILING) if layer.levels else float("inf")
 
@@ -43,7 +43,7 @@ def quantised(z: jax.Array, ceiling: jax.Array, levels: int) -> jax.Array:
     return ceiling * (_floor(share * levels + SHIFT) / levels)
 
 
-def activations(network: Network, params: dict[str, jax.Array]) -> Callable[[jax.Array], jax.Array]:
+def activations(network: Network, params: Arrays) -> Callable[[jax.Array], jax.Array]:
     """A function that applies the activation of the first layer when it is first called, then of the second, ...
 
     It is what ``jaxsnn.networks.description.run`` takes, for one pass.

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import (
@@ -37,7 +38,7 @@ CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 
 
 def _pools(input_shape: tuple[int, int, int], blocks: int, name: str) -> list[int]:
-    """Windows of the pools behind ``blocks`` blocks, 1 for none.
+    """Windows of the pools after each of ``blocks`` blocks, 1 for none.
 
     2 throughout where the sides divide. Otherwise the sides are halved while they are even, and the last pool
     takes what is left, so that the dense layers get as many inputs as from the smallest image that divides.
@@ -57,6 +58,11 @@ def _pools(input_shape: tuple[int, int, int], blocks: int, name: str) -> list[in
     return [*windows, height]
 
 
+def _shape(sides: Sequence[int]) -> tuple[int, int, int]:
+    height, width, channels = sides
+    return height, width, channels
+
+
 def _scaled(features: Sequence[int], width: float) -> list[int]:
     return [max(1, round(count * width)) for count in features]
 
@@ -68,7 +74,7 @@ def _vgg(
     name: str,
     width: float = 1.0,
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    **options,
+    **options: Any,
 ) -> Network:
     return vgg(
         [_scaled(block, width) for block in blocks],
@@ -80,8 +86,8 @@ def _vgg(
     )
 
 
-def _vgg16_bn(norm: Norm | None = BatchNorm, **options) -> Network:
-    """VGG16 with the norms of torchvision's: behind convolutions only; dense layers have a bias instead."""
+def _vgg16_bn(norm: Norm | None = BatchNorm, **options: Any) -> Network:
+    """VGG16 with the norms of torchvision's: after convolutions only; dense layers have a bias instead."""
     blocks = [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]
     network = _vgg(blocks, [4096, 4096], name="vgg16-bn", norm=norm, pool="after", dropout=0.5, **options)
     if norm is not BatchNorm:
@@ -109,7 +115,7 @@ def resnet(
     mean: Sequence[float] = CIFAR_MEAN,
     std: Sequence[float] = CIFAR_STD,
 ) -> Network:
-    """A residual network of basic blocks (He et al., 2016) behind a 3x3 stem, for small images.
+    """A residual network of basic blocks (He et al., 2016) after a 3x3 stem, for small images.
 
     A block is ReLU(norm(conv(ReLU(norm(conv(x))))) + shortcut(x)): two layers, of which the second has two edges.
     The shortcut is the identity, or a 1x1 convolution with a norm where the shape changes. Ops have the names
@@ -121,7 +127,7 @@ def resnet(
     """
     layers: list[Layer] = []
 
-    def normed(op: Conv, name: str) -> tuple:
+    def normed(op: Conv, name: str) -> tuple[Op, ...]:
         return (op, norm(name)) if norm else (op,)
 
     def add(name: str, *edges: Edge) -> int:
@@ -151,10 +157,12 @@ def resnet(
             channels = count
     height, breadth = (-(-side // 2 ** (len(stages) - 1)) for side in input_shape[:2])
     if height != breadth:
-        raise UserError(f"{name} averages over a square at its end: {input_shape[0]} x {input_shape[1]} is none")
+        raise UserError(
+            f"{name} averages over a square at its end: {input_shape[0]} x {input_shape[1]} is not one"
+        )
     readout = Dense("fc", classes, bias=norm is BatchNorm)
     add("fc", Edge(last, (AvgPool(height), readout)))
-    return Network(name, tuple(input_shape), classes, tuple(layers), tuple(mean), tuple(std))
+    return Network(name, _shape(input_shape), classes, tuple(layers), tuple(mean), tuple(std))
 
 
 _VGG15 = ([[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]], [4096])
@@ -180,7 +188,7 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {
     ),
     # the paper's
     "vgg15": partial(_vgg, *_VGG15, name="vgg15", dropout=0.1),
-    # the same with norms behind the pools, for faster training
+    # the same with norms after the pools, for faster training
     "vgg15-bn": partial(_vgg, *_VGG15, name="vgg15-bn", norm=BatchNorm, dropout=0.1),
     "vgg16-bn": _vgg16_bn,
     "resnet18": partial(resnet, [64, 128, 256, 512], 2, name="resnet18"),
@@ -188,11 +196,11 @@ ARCHITECTURES: dict[str, Callable[..., Network]] = {
 }
 
 
-def architecture(name: str, **options) -> Network:
+def architecture(name: str, **options: Any) -> Network:
     """The named network; ``options`` are those listed at the top of this module.
 
     Raises:
-        UserError: an unknown name, or options that the architecture does not go with.
+        UserError: an unknown name, or options that do not suit the architecture.
     """
     if name not in ARCHITECTURES:
         near = difflib.get_close_matches(name, ARCHITECTURES, n=3)
@@ -224,7 +232,7 @@ def vgg(
     Args:
         blocks: features of the convolutions, block by block.
         dense: features of the hidden dense layers.
-        norm: normalisation behind every map but the last, or none.
+        norm: normalisation after every map but the last, or none.
         pool: "before" the activation (conv, pool, ReLU; the paper's VGG15) or "after" it.
         windows: window of each block's pool, 1 for none; 2 unless given.
         dropout: rate in front of every dense layer.
@@ -232,10 +240,10 @@ def vgg(
     layers: list[Layer] = []
     pending: tuple[Op, ...] = ()
 
-    def add(op: Op, *behind: Op) -> None:
+    def add(op: Conv | Dense, *after: Op) -> None:
         nonlocal pending
         normed = (norm(f"norm{len(layers) + 1}"),) if norm else ()
-        layers.append(Layer(op.name, (Edge(len(layers) - 1, (*pending, op, *behind, *normed)),)))
+        layers.append(Layer(op.name, (Edge(len(layers) - 1, (*pending, op, *after, *normed)),)))
         pending = ()
 
     for block, window in zip(blocks, windows or [2] * len(blocks)):
@@ -251,4 +259,4 @@ def vgg(
         add(Dense(f"dense{index + 1}", features))
     readout = Dense(f"dense{len(dense) + 1}", classes)
     layers.append(Layer(readout.name, (Edge(len(layers) - 1, (*pending, *drop, readout)),)))
-    return Network(name, tuple(input_shape), classes, tuple(layers), tuple(mean), tuple(std))
+    return Network(name, _shape(input_shape), classes, tuple(layers), tuple(mean), tuple(std))

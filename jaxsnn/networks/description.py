@@ -3,20 +3,27 @@
 A network is a tuple of layers. A layer sums linear maps (``Edge``) of earlier layers' outputs, or of the
 image, and passes the sum through its activation: a ReLU in the ANN, integrate-and-fire neurons in the SNN. The
 last layer has no activation: its sum is the class scores. A residual add is a layer with two edges; a pool
-before the activation stands behind the convolution in its edge, a pool after it at the start of the next edge.
+before the activation follows the convolution in its edge, a pool after it is at the start of the next edge.
 
 Parameters are one flat dict of arrays named ``<op>.<parameter>``: convolution kernels are HWIO, dense kernels
 are (inputs, outputs), images and activations are NHWC.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import jax
 import numpy as np
 
 from jaxsnn.errors import UserError
 
+T = TypeVar("T", bound=Any)
+Params = dict[str, np.ndarray]
+"""Parameters by name, on the host."""
+Arrays = Mapping[str, np.ndarray | jax.Array]
+"""Parameters by name, read only, on the host or on a device."""
 EPSILON = 1e-5
 """Added to a norm's variance, in training and in folding, where the network does not say otherwise."""
 
@@ -65,7 +72,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class ScaleNorm:
-    """Per-channel division by the root mean square; folds like ``BatchNorm`` but leaves no bias behind.
+    """Per-channel division by the root mean square; folds like ``BatchNorm`` but adds no bias.
 
     The ANN trains the map in front of it with centred kernels (see ``jaxsnn.training.ann.ANN``).
     """
@@ -80,7 +87,9 @@ class Dropout:
     rate: float
 
 
-Op = Conv | Dense | AvgPool | BatchNorm | ScaleNorm | Dropout
+WithParameters = Conv | Dense | BatchNorm | ScaleNorm
+"""Ops that have parameters, and therefore a name."""
+Op = WithParameters | AvgPool | Dropout
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class Network:
 
 
 def output_shape(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of one example behind ``op``; raises ``UserError`` where the op does not fit."""
+    """Shape of one example after ``op``; raises ``UserError`` where the op does not fit."""
     match op:
         case Conv():
             if len(shape) != 3:
@@ -219,7 +228,7 @@ def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
     return shapes | {f"{layer.name}.ceiling": (1,) for layer in network.spiking if layer.levels} | starts
 
 
-def run(network: Network, x, apply: Callable, activation: Callable) -> list:
+def run(network: Network, x: T, apply: Callable[[Edge, T], T], activation: Callable[[T], T]) -> list[T]:
     """Sums in front of the activation of every layer, for a batch ``x`` of normalised images.
 
     Args:
@@ -232,6 +241,3 @@ def run(network: Network, x, apply: Callable, activation: Callable) -> list:
         sums.append(sum(values[1:], start=values[0]))
         outputs.append(activation(sums[-1]))
     return sums
-
-
-Params = dict[str, np.ndarray]

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import activations
-from jaxsnn.networks.description import Edge, Network, run
+from jaxsnn.networks.description import Arrays, Edge, Network, run
 from jaxsnn.networks.linear_maps import linear_map
 
 
@@ -13,7 +14,7 @@ def preprocess(network: Network, images: jax.Array) -> jax.Array:
     """Images (N, H, W, C) as the network's normalised input: (x / 255 - mean) / std, or for float pixels in
     [0, 1], (x - mean) / std. Raises ``UserError`` where float images are not (normalised already, say)."""
     floating = jnp.issubdtype(images.dtype, jnp.floating)
-    if floating and not isinstance(images, jax.core.Tracer):
+    if floating and not isinstance(images, Tracer):
         low, high = float(images.min()), float(images.max())
         if low < 0 or high > 1:
             raise UserError(
@@ -24,7 +25,7 @@ def preprocess(network: Network, images: jax.Array) -> jax.Array:
     return (pixels - jnp.asarray(network.mean)) / jnp.asarray(network.std)
 
 
-def ann_forward(network: Network, params: dict[str, jax.Array], images: jax.Array) -> list[jax.Array]:
+def ann_forward(network: Network, params: Arrays, images: jax.Array) -> list[jax.Array]:
     """Sums in front of every layer's activation, the last being the logits, for images (N, H, W, C).
 
     The images are uint8 or float pixels in [0, 1]; the network is folded: no norms.

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from typing import get_type_hints
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import (
@@ -18,6 +19,7 @@ from jaxsnn.networks.description import (
     Network,
     Op,
     ScaleNorm,
+    WithParameters,
     walk,
 )
 
@@ -96,13 +98,14 @@ def _read_op(item: dict, layer: str) -> Op:
             else f"the ops are {', '.join(_OPS)}"
         )
         raise UserError(f"layer {layer} has the op {kind!r}, which cannot be converted: {why}")
+    hints = get_type_hints(_OPS[kind])
     op = _OPS[kind](**{key: value for key, value in item.items() if key != "op"})
     for field in fields(op):
-        value = getattr(op, field.name)
-        good = isinstance(value, int | float if field.type is float else field.type)
-        if field.type in (int, float):
+        value, wanted = getattr(op, field.name), hints[field.name]
+        good = isinstance(value, int | float if wanted is float else wanted)
+        if wanted in (int, float):
             good = good and not isinstance(value, bool) and 0 <= value < math.inf
-            good = good and (value > 0 or field.type is float)
+            good = good and (value > 0 or wanted is float)
         if not good:
             raise UserError(f"layer {layer}: {field.name} of {kind} is {value!r}")
     return op
@@ -145,7 +148,8 @@ def _check_levels(layers: Sequence[Layer]) -> None:
 
 def _check_names(layers: Sequence[Layer]) -> None:
     """Names are what parameters are found by, so two layers or two ops may not share one."""
-    ops = [op.name for layer in layers for edge in layer.edges for op in edge.ops if hasattr(op, "name")]
+    every = [op for layer in layers for edge in layer.edges for op in edge.ops]
+    ops = [op.name for op in every if isinstance(op, WithParameters)]
     for what, names in (("layers", [layer.name for layer in layers]), ("ops", ops)):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:

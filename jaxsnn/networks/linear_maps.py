@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.networks.description import AvgPool, Conv, Dense, Op, output_shape
+from jaxsnn.networks.description import Arrays, AvgPool, Conv, Dense, Op, output_shape
 
 LinearMap = Callable[[jax.Array], jax.Array]
 
@@ -42,19 +42,34 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | None =
     Its gradient on a CPU is written as two plain convolutions: those that XLA derives itself are in a layout for
     which it has no fast code inside a loop (8x8, 48 to 64 channels, 32 images: 112 ms a step instead of 2). At a
     stride and few positions its input's is a product with sums of shifted windows, for XLA has no fast code there
-    either (4x4 with a pool behind it, 512 to 512 channels, 128 images: 1.7 s a step instead of 0.04).
+    either (4x4 followed by a pool, 512 to 512 channels, 128 images: 1.7 s a step instead of 0.04).
     """
-    pad = (kernel.shape[0] // 2 if padding is None else padding,) * 2
-    return lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=DIMENSIONS)
+    return _undecorated_conv(x, kernel, stride, padding)
 
 
-def _conv_forward(x, kernel, stride, padding):
+def _undecorated_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int | None) -> jax.Array:
+    """``conv`` with the gradient that XLA derives."""
+    pads = _pads(kernel, padding)
+    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=DIMENSIONS)
+
+
+def _pads(kernel: jax.Array, padding: int | None) -> list[tuple[int, int]]:
+    """Zeros before and after both sides of the image: ``padding``, or half of the kernel."""
+    pad = kernel.shape[0] // 2 if padding is None else padding
+    return [(pad, pad), (pad, pad)]
+
+
+def _conv_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int | None
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return conv(x, kernel, stride, padding), (x, kernel)
 
 
-def _conv_backward(stride, padding, saved, cotangent):
+def _conv_backward(
+    stride: int, padding: int | None, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     def derived(x, kernel, cotangent):
-        return jax.vjp(lambda x, kernel: conv.fun(x, kernel, stride, padding), x, kernel)[1](cotangent)
+        return jax.vjp(lambda x, kernel: _undecorated_conv(x, kernel, stride, padding), x, kernel)[1](cotangent)
 
     def plain(x, kernel, cotangent):
         size, pad = kernel.shape[0], kernel.shape[0] // 2 if padding is None else padding
@@ -86,7 +101,9 @@ def _conv_backward(stride, padding, saved, cotangent):
 conv.defvjp(_conv_forward, _conv_backward)
 
 
-def _input_gradient(kernel, cotangent, shape: tuple[int, ...], stride: int, pad: int) -> jax.Array:
+def _input_gradient(
+    kernel: jax.Array, cotangent: jax.Array, shape: tuple[int, ...], stride: int, pad: int
+) -> jax.Array:
     """Gradient in an input of ``shape`` (N, H, W, C): a product per output and tap, added where the tap read."""
     size, _, channels, features = kernel.shape
     exact = jnp.promote_types(kernel.dtype, jnp.float32)
@@ -111,15 +128,18 @@ def avg_pool(x: jax.Array, window: int) -> jax.Array:
 
 
 def conv_into(
-    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: int | None = None, sums=jnp.float32
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int = 1,
+    padding: int | None = None,
+    sums: jax.typing.DTypeLike = jnp.float32,
 ) -> jax.Array:
     """``conv`` in the type of the kernel, with sums of type ``sums``; exact, so without TF32, for float32."""
-    pad = (kernel.shape[0] // 2 if padding is None else padding,) * 2
     return lax.conv_general_dilated(
         x.astype(kernel.dtype),
         kernel,
         (stride, stride),
-        (pad, pad),
+        _pads(kernel, padding),
         dimension_numbers=DIMENSIONS,
         precision=lax.Precision.HIGHEST,
         preferred_element_type=sums,
@@ -131,13 +151,13 @@ def conv_pool(x: jax.Array, kernel: jax.Array, conv: Callable = conv) -> jax.Arr
 
     avgpool2(W * x) = 1/4 (stride-2 convolution, with W, of the 2x2 box sums of x).
     """
-    pad = (kernel.shape[0] // 2,) * 2
-    box = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), ((0, 0), pad, pad, (0, 0)))
+    pads = [(0, 0), *_pads(kernel, None), (0, 0)]
+    box = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), pads)
     return conv(box, kernel / 4, stride=2, padding=0)
 
 
 def conv_matrix(kernel: jax.Array, shape: tuple[int, ...], stride: int = 1, pool: int = 1) -> jax.Array:
-    """The convolution, and the pool behind it, on inputs of ``shape`` (H, W, C) as one (H*W*C, outputs) matrix."""
+    """The convolution and the pool after it on inputs of ``shape`` (H, W, C), as one (H*W*C, outputs) matrix."""
     size, _, channels, features = kernel.shape
     height, width, _ = output_shape(Conv("", features, size, stride), shape)
     # the tap that joins an input and an output position; `size` is a row of zeros for those that do not meet
@@ -151,9 +171,9 @@ def conv_matrix(kernel: jax.Array, shape: tuple[int, ...], stride: int = 1, pool
 
 def linear_map(
     ops: Sequence[Op],
-    params: dict[str, jax.Array],
+    params: Arrays,
     shape: tuple[int, ...],
-    other: Callable | None = None,
+    other: Callable[[Op, jax.Array], jax.Array] | None = None,
     sums: jax.typing.DTypeLike | None = None,
     trained: bool = False,
 ) -> LinearMap:
@@ -165,7 +185,7 @@ def linear_map(
             left out, as is right once norms are folded.
         sums: type of the sums where the kernels are of another type, into which the input is then turned: exact
             for spikes.
-        trained: whether the kernels change from call to call, which makes precomputing dearer.
+        trained: whether the kernels change from call to call, which makes precomputing more expensive.
     """
     convolve = conv if sums is None else functools.partial(conv_into, sums=sums)
     steps: list[LinearMap] = []
@@ -179,7 +199,7 @@ def linear_map(
             if isinstance(op, Dense):
                 steps.append(lambda x, kernel=kernel: _product(x.reshape(len(x), -1), kernel, sums))
             else:
-                pool = rest.pop(0).window if rest and isinstance(rest[0], AvgPool) else 1
+                pool = take_pool(rest)
                 if pool > 1:
                     target = output_shape(AvgPool(pool), target)
                 chosen = lowering(op, pool, shape, trained)
@@ -200,16 +220,25 @@ def linear_map(
     return apply
 
 
-def _product(x: jax.Array, matrix: jax.Array, sums) -> jax.Array:
+def take_pool(rest: list[Op]) -> int:
+    """Take an average pool off the front of ``rest``; returns its window, 1 where there is no pool."""
+    if rest and isinstance(rest[0], AvgPool):
+        window = rest[0].window
+        del rest[0]
+        return window
+    return 1
+
+
+def _product(x: jax.Array, matrix: np.ndarray | jax.Array, sums: jax.typing.DTypeLike | None) -> jax.Array:
     if sums is None:
         return x @ matrix
     return jnp.matmul(x.astype(matrix.dtype), matrix, precision=lax.Precision.HIGHEST, preferred_element_type=sums)
 
 
 def lowering(op: Conv, pool: int, shape: tuple[int, ...], trained: bool = False) -> str:
-    """How a convolution on inputs of ``shape``, with the pool behind it (1: none), is computed.
+    """How a convolution on inputs of ``shape``, with the pool after it (1: none), is computed.
 
-    ``trained`` as of ``linear_map``.
+    ``trained`` as in ``linear_map``.
     """
     target = output_shape(op, shape)
     positions = shape[0] * shape[1] * (target[0] // pool) * (target[1] // pool)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network
+from jaxsnn.networks.description import Arrays, Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +15,7 @@ class SNN:
     """A converted network: a folded description and its float32 parameters. Equal only to itself."""
 
     network: Network
-    params: dict[str, np.ndarray]
+    params: Arrays
 
 
 class Genes(NamedTuple):
@@ -35,7 +35,8 @@ class Genes(NamedTuple):
         >>> Genes(np.array([[1.0, 2.0]])).map(lambda part: 2 * part).threshold
         array([[2., 4.]])
         """
-        return Genes(*(None if part is None else function(part) for part in self))
+        v0, leak = (None if part is None else function(part) for part in (self.v0, self.leak))
+        return Genes(function(self.threshold), v0, leak)
 
     def candidate(self, index: int) -> "Genes":
         """One candidate, still with a leading axis (of length 1)."""
@@ -48,9 +49,16 @@ class Genes(NamedTuple):
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], prefix: str = "") -> "Genes":
-        """One candidate from lists by name, such as those of thresholds.json; ``prefix`` is "" or "baseline_"."""
+        """One candidate from lists by name, such as those of thresholds.json; ``prefix`` is "" or "baseline_".
+
+        Raises:
+            ValueError: no list of thresholds.
+        """
         parts = (record.get(f"{prefix}{name}") for name in RECORDED)
-        return cls(*(None if part is None else np.asarray(part, np.float64)[None] for part in parts))
+        threshold, v0, leak = (None if part is None else np.asarray(part, np.float64)[None] for part in parts)
+        if threshold is None:
+            raise ValueError(f"the record has no list {prefix}{RECORDED[0]}")
+        return cls(threshold, v0, leak)
 
     @classmethod
     def stack(cls, first: "Genes", second: "Genes") -> "Genes":

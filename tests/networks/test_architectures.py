@@ -84,7 +84,11 @@ def test_any_width_classes_and_image_size(name, shape):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("resnet20", {"input_shape": (32, 24, 3)}, "resnet20 averages over a square at its end: 32 x 24 is none"),
+        (
+            "resnet20",
+            {"input_shape": (32, 24, 3)},
+            "resnet20 averages over a square at its end: 32 x 24 is not one",
+        ),
         (
             "vgg15",
             {"input_shape": (28, 32, 3)},
