@@ -19,8 +19,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
-from jaxsnn.simulation.surrogate import PRECISIONS, surrogate_scores
-from jaxsnn.simulation.surrogate import pixels as to_pixels
+from jaxsnn.simulation.surrogate import GRADIENT_PRECISIONS, float_pixels, surrogate_scores
 
 METHODS = ("fgsm", "pgd")
 
@@ -146,10 +145,10 @@ def snn_victim(
     Raises:
         UserError: ``precision`` is that of integers, which have no gradient, or no input reaches the read-out.
     """
-    if precision not in PRECISIONS:
+    if precision not in GRADIENT_PRECISIONS:
         raise UserError(
             f"an SNN in {precision} has no gradient to attack: craft the attack on the ANN alone "
-            f"(--transfer-images 0), or on the SNN in {' or '.join(PRECISIONS)}"
+            f"(--transfer-images 0), or on the SNN in {' or '.join(GRADIENT_PRECISIONS)}"
         )
     check_genes(snn.network, genes)
     if timesteps <= dynamics.silent_steps(snn.network):
@@ -193,7 +192,7 @@ def perturb(
         moved = _perturb(
             victim.scores,
             victim.variables,
-            to_pixels(images[part]),
+            float_pixels(images[part]),
             np.asarray(goal[part], np.int32),
             np.asarray(numbers[part], np.uint32),
             np.float32(1 if targets is None else -1),

@@ -11,10 +11,11 @@ from jaxsnn.simulation.events.lowering import available, obstacle
 from jaxsnn.simulation.plan import Plan
 
 
-def resolve(plan: Plan, network: Network) -> Plan:
+def decided(plan: Plan, network: Network) -> Plan:
     """The plan with "auto" and the number of threads decided.
 
-    Events pay below a density of about a half, where every converted network is; they cannot do bfloat16.
+    The event-driven back-end pays off below a density of spikes of about a half, as every converted network has;
+    it cannot compute in bfloat16.
 
     Raises:
         UserError: the event-driven back-end was asked for and cannot be.
@@ -31,7 +32,7 @@ def resolve(plan: Plan, network: Network) -> Plan:
 
 def describe(plan: Plan, network: Network) -> str:
     """The path that is taken, for people to read."""
-    chosen = resolve(plan, network)
+    chosen = decided(plan, network)
     if chosen.backend == "events":
         return f"event-driven in {chosen.precision}"
     slower = jax.default_backend() == "cpu" and plan.backend == "auto" and not available()

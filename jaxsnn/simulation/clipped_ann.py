@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.networks.description import Edge, run
+from jaxsnn.networks.description import Arrays, Edge, Network, run
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.spiking import SNN, Genes
@@ -42,15 +42,15 @@ def limit_correct(
         part = images[start : start + size]
         padded = np.pad(part, ((0, size - len(part)), (0, 0), (0, 0), (0, 0)))
         for first in range(0, len(theta), group):
-            rows = np.arange(first, min(first + group, len(theta)))
+            own = np.arange(first, min(first + group, len(theta)))
             members = theta[np.arange(first, first + group).clip(max=len(theta) - 1)]
             winners = np.asarray(_clipped(snn.network, snn.params, members, padded))
-            total[rows] += (winners[: len(rows), : len(part)] == labels[start : start + size]).sum(1)
+            total[own] += (winners[: len(own), : len(part)] == labels[start : start + size]).sum(1)
     return processes.total([total])[0]
 
 
 @functools.partial(jax.jit, static_argnames="network")
-def _clipped(network, params, theta, images):
+def _clipped(network: Network, params: Arrays, theta: jax.Array, images: jax.Array) -> jax.Array:
     """Predicted classes (P, B) of the clipped ANN with thresholds (P, L)."""
     x = preprocess(network, images)
 

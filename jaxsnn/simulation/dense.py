@@ -5,7 +5,7 @@ import math
 import operator
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network
+from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.runtime.memory import device_memory
 from jaxsnn.runtime.weak_cache import remembered
-from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, readout_units, wire_integers
+from jaxsnn.simulation.integers import integer_neurons, integer_pixels, quantize, readout_units, wire_integers
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.simulation.step import Neurons, initial_state, neurons_of, snn_block, snn_step, wire
 
@@ -32,6 +32,9 @@ FEW = 4
 
 MOST_ROWS = 1 << 14
 
+Chunk = tuple[np.ndarray, np.ndarray, list[np.ndarray], int, np.ndarray | None]
+"""What ``chunks`` yields."""
+
 
 def chunks(
     snn: SNN,
@@ -41,15 +44,15 @@ def chunks(
     timesteps: int,
     dynamics: Dynamics,
     plan: Plan,
-    progress,
+    progress: Callable[[int], None],
     per_image: bool,
     scored: bool = False,
-) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray], int, np.ndarray | None]]:
+) -> Iterator[Chunk]:
     """For one chunk of images after the other: right answers (P, T); with ``per_image`` which ones, (P, B, T);
     spikes of each layer (P, H, W); the number of images; and if ``scored`` the class scores in the ANN's units,
     summed over time, float64 (P, B, steps, classes).
 
-    Where the device runs out of memory, chunks are halved, and the run goes on.
+    Where the device runs out of memory, chunks are halved and the simulation continues.
     """
     candidates = len(genes.threshold)
     params, each, inputs = snn.params, genes, lambda part: part
@@ -58,7 +61,7 @@ def chunks(
         integers = quantize(snn)
         silent = min(timesteps, dynamics.silent_steps(snn.network))
         params, each = integers.kernels, integer_neurons(integers, genes, timesteps - silent)
-        inputs = functools.partial(pixels, integers)
+        inputs = functools.partial(integer_pixels, integers)
         units = readout_units(integers, genes)
     mesh, across, along = make_mesh(plan.mesh)
     rows = rows_at_once(snn, dynamics, timesteps, per_image, plan, candidates) * across * along
@@ -107,7 +110,7 @@ def _halved(rows: int, devices: int) -> int:
     if rows <= devices:
         raise UserError("the device has too little memory for one image: use a smaller network or another device")
     # the same text every time, which Python shows once
-    warnings.warn("the device is out of memory: going on with fewer candidates x images at once", stacklevel=2)
+    warnings.warn("the device is out of memory: continuing with fewer candidates x images at once", stacklevel=2)
     return rows // 2
 
 
@@ -199,6 +202,8 @@ def memory(
             network, dynamics, timesteps, per_image, precision, None, block, params, each, *arguments
         )
         found = lowered.compile().memory_analysis()
+        if found is None:
+            raise ValueError("this device does not tell how much memory a program takes: set the plan's rows")
         return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
     few, more = used(4), used(8)
@@ -218,24 +223,24 @@ STATIC = ("network", "dynamics", "timesteps", "per_image", "precision", "mesh", 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def simulate(
-    network,
-    dynamics,
-    timesteps,
-    per_image,
-    precision,
-    mesh,
-    block,
-    params,
-    each,
-    images,
-    labels,
-    real,
-    scored=False,
-):
+    network: Network,
+    dynamics: Dynamics,
+    timesteps: int,
+    per_image: bool,
+    precision: str,
+    mesh: Mesh | None,
+    block: int,
+    params: Arrays,
+    each: Genes | Neurons,
+    images: jax.Array,
+    labels: jax.Array,
+    real: jax.Array,
+    scored: bool = False,
+) -> tuple[jax.Array, list[jax.Array], jax.Array | None]:
     """One chunk of images, of which those marked ``real`` count; layer by layer over ``block`` steps.
 
     ``each`` are the genes of P candidates; in int8 their neurons, and the images are the integers of
-    ``jaxsnn.simulation.integers.pixels``. A ``mesh`` over ("population", "data") divides P and B.
+    ``jaxsnn.simulation.integers.integer_pixels``. A ``mesh`` over ("population", "data") divides P and B.
 
     Returns:
         images that are right (P, T) int32, or if ``per_image`` which ones, bool (P, B, T); the spikes of each
@@ -261,8 +266,20 @@ def simulate(
 
 
 def _simulate(
-    network, dynamics, timesteps, per_image, precision, block, scored, params, each, images, labels, real
-):
+    network: Network,
+    dynamics: Dynamics,
+    timesteps: int,
+    per_image: bool,
+    precision: str,
+    block: int,
+    scored: bool,
+    params: Arrays,
+    each: Genes | Neurons,
+    images: jax.Array,
+    labels: jax.Array,
+    real: jax.Array,
+) -> tuple[jax.Array, list[jax.Array], jax.Array | None]:
+    """``simulate`` on one device."""
     steps = max(0, timesteps - dynamics.silent_steps(network))
     integer = precision == "int8"
     wiring = wire_integers(network, params, images) if integer else wire(network, params, images, precision)
@@ -272,7 +289,7 @@ def _simulate(
         return right if per_image else right.sum(-1, dtype=jnp.int32), scores if scored else None
 
     def one(mine: Genes | Neurons):
-        neurons = mine if integer else neurons_of(network, mine, params)
+        neurons = mine if isinstance(mine, Neurons) else neurons_of(network, mine, params)
 
         def step(carry, _):
             state, counts = carry

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, layer_shapes
-from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.description import IMAGE, Arrays, AvgPool, Conv, Dense, Edge, Layer, Network, layer_shapes
+from jaxsnn.networks.linear_maps import LinearMap, linear_map
 from jaxsnn.networks.spiking import SNN, Genes
 from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.step import Neurons, Wiring
@@ -42,7 +42,7 @@ class IntegerSNN:
 
     Attributes:
         kernels: ``<op>.kernel``, float32 arrays that hold integers.
-        scales: per layer and edge, float64 (C,): what 1 stands for behind the edge; pools are sums here.
+        scales: per layer and edge, float64 (C,): what 1 stands for at the edge's end; pools are sums here.
         biases: per layer, float64 (C,), in the units of the ANN, or None.
         starts: per spiking layer, (C,) or 0: what is added to the gene v0.
         pixel: what a normalised pixel is multiplied with before it is rounded.
@@ -106,7 +106,7 @@ def quantize(snn: SNN) -> IntegerSNN:
 
 
 def _reach(edge: Edge, kernels: dict[str, np.ndarray]) -> float:
-    """The largest sum of |k| behind an edge, its pools being sums."""
+    """The largest sum of |k| at the end of an edge, its pools being sums."""
     largest = 1.0
     for op in edge.ops:
         if isinstance(op, Conv | Dense):
@@ -149,7 +149,7 @@ def integer_neurons(integers: IntegerSNN, genes: Genes, timesteps: int) -> Neuro
 
 
 def _amplitudes(integers: IntegerSNN, index: int, theta: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """What 1 behind each edge of a layer stands for, and what a membrane counts in; (P, C), or (P, 1)."""
+    """What 1 at the end of each edge of a layer stands for, and what a membrane counts in; (P, C), or (P, 1)."""
     layer = integers.network.layers[index]
     amplitudes = [
         (np.ones((len(theta), 1)) if edge.source == IMAGE else theta[:, [edge.source]]) * scale
@@ -199,15 +199,18 @@ def _check_range(
         )
 
 
-def pixels(integers: IntegerSNN, images: np.ndarray) -> np.ndarray:
+def integer_pixels(integers: IntegerSNN, images: np.ndarray) -> np.ndarray:
     """uint8 images as normalised pixels times ``pixel``: integers in float32, by a table made in float64."""
     network, levels = integers.network, np.arange(256)[:, None] / 255
     table = np.round((levels - np.array(network.mean)) / np.array(network.std) * integers.pixel).astype(np.float32)
     return table[images, np.arange(images.shape[-1])]
 
 
-def wire_integers(network: Network, kernels: dict[str, jax.Array], x: jax.Array) -> Wiring:
-    """The wiring for ``x`` of ``pixels``: products in float32, whose sums are integers below 2^24 and so exact."""
+def wire_integers(network: Network, kernels: Arrays, x: jax.Array) -> Wiring:
+    """The wiring for ``x`` of ``integer_pixels``.
+
+    Products are float32; their sums are integers below 2^24 and therefore exact.
+    """
     shapes = layer_shapes(network)
     constant, synapses = [], []
     for layer in network.layers:
@@ -224,7 +227,7 @@ def wire_integers(network: Network, kernels: dict[str, jax.Array], x: jax.Array)
     return Wiring(constant, synapses)
 
 
-def _apply(linear, edge: Edge, spikes: jax.Array) -> jax.Array:
+def _apply(linear: LinearMap, edge: Edge, spikes: jax.Array) -> jax.Array:
     return _integer(linear(spikes), edge)
 
 

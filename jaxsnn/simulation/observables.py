@@ -12,7 +12,7 @@ class Observables:
     Attributes:
         correct: (P, T) images whose class is right when the scores are read after step t = 1..T.
         spikes: (P, L) spikes of each layer. With a layer delay those are left out that can no longer reach the
-            read-out within T: they would cost energy on hardware that goes on, but change no result.
+            read-out within T: they would cost energy on hardware that runs to the end, but change no result.
         synops: (P, L) synaptic operations that these spikes cause: a spike counts once for every weight that
             it drives (padding left out). The constant input current is not spikes and is not counted.
         limit_correct: (P,) of ``limit_images`` that are right as T goes to infinity

@@ -7,7 +7,7 @@ the same answer.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import jax
@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network
+from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.runtime import processes
 from jaxsnn.simulation import dense
-from jaxsnn.simulation.backends import resolve
+from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.divergence import check_teacher, divergences
 from jaxsnn.simulation.events import run
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.plan import Plan
-from jaxsnn.simulation.step import initial_state, neurons_of, snn_step, wire
+from jaxsnn.simulation.step import State, initial_state, neurons_of, snn_step, wire
 
 
 def observe(
@@ -67,11 +67,23 @@ def observe_images(
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Observables, np.ndarray]:
     """Like ``observe``, and whether each image is right at each step: bool (P, B, T)."""
-    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, True)
+    observed, right = _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, True)
+    if right is None:
+        raise ValueError("the answers of single images were not kept")
+    return observed, right
 
 
 def _run(
-    snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image, teacher=None
+    snn: SNN,
+    genes: Genes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    dynamics: Dynamics,
+    plan: Plan,
+    progress: Callable[[int], None] | None,
+    per_image: bool,
+    teacher: np.ndarray | None = None,
 ) -> tuple[Observables, np.ndarray | None]:
     """Observables and, if ``per_image``, right (P, B, T), of the images of all processes."""
     check_genes(snn.network, genes)
@@ -82,7 +94,7 @@ def _run(
     if teacher is not None:
         check_teacher(teacher, len(images), snn.network.classes)
     genes = genes.map(lambda part: np.asarray(part, np.float32))
-    plan = resolve(plan, snn.network)
+    plan = decided(plan, snn.network)
     chunks = dense.chunks if plan.backend == "xla" else _event_chunks
     candidates, layers = genes.threshold.shape
     mine = processes.share(len(images))
@@ -102,6 +114,8 @@ def _run(
     ):
         counts = _count(snn.network, correct, maps, count)
         if teacher is not None:
+            if scores is None:
+                raise ValueError(f"back-end {plan.backend} gave no scores")
             each = divergences(teacher[seen : seen + count], scores, silent)
             counts = replace(counts, divergence=each.sum(1))
         seen += count
@@ -111,13 +125,24 @@ def _run(
     counted = processes.total(
         [sums.correct, sums.spikes, sums.synops] + ([] if sums.divergence is None else [sums.divergence])
     )
-    observed = Observables(
-        counted[0], len(images), *counted[1:3], divergence=None if teacher is None else counted[3]
-    )
+    correct, spikes, synops, *rest = counted
+    observed = Observables(correct, len(images), spikes, synops, divergence=rest[0] if rest else None)
     return observed, processes.gathered(np.concatenate(answers, 1)) if per_image else None
 
 
-def _event_chunks(snn, genes, images, labels, timesteps, dynamics, plan, progress, per_image, scored):
+def _event_chunks(
+    snn: SNN,
+    genes: Genes,
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    dynamics: Dynamics,
+    plan: Plan,
+    progress: Callable[[int], None],
+    per_image: bool,
+    scored: bool,
+) -> Iterator[dense.Chunk]:
+    """``dense.chunks`` with the event-driven back-end, which always knows each image's answer."""
     silent = min(timesteps, dynamics.silent_steps(snn.network))
     size = run.images_at_once(snn.network, plan)
     for start in range(0, len(images), size):
@@ -160,7 +185,9 @@ def record(
 
 
 @functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps"))
-def _record(network, dynamics, timesteps, params, genes, images):
+def _record(
+    network: Network, dynamics: Dynamics, timesteps: int, params: Arrays, genes: Genes, images: jax.Array
+) -> tuple[State, list[jax.Array]]:
     wiring = wire(network, params, images, jnp.float32)
 
     def one(genes: Genes):

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, layer_shapes, output_shape
-from jaxsnn.networks.linear_maps import lowering
+from jaxsnn.networks.linear_maps import lowering, take_pool
 from jaxsnn.networks.spiking import SNN, Dynamics
 from jaxsnn.simulation import dense
-from jaxsnn.simulation.backends import resolve
+from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.events import run
 from jaxsnn.simulation.events.lowering import LoweredLayer, lower_float, lower_integers
 from jaxsnn.simulation.integers import quantize
@@ -20,13 +20,14 @@ def print_plan(
     console: Console, snn: SNN, plan: Plan, dynamics: Dynamics, timesteps: int, candidates: int, images: int
 ) -> None:
     """How ``candidates`` on ``images`` would be simulated for ``timesteps``, layer by layer."""
-    network, plan = snn.network, resolve(plan, snn.network)
+    network, plan = snn.network, decided(plan, snn.network)
     steps = max(0, timesteps - dynamics.silent_steps(network))
     console.print(
         f"{network.name}: {candidates} candidates x {images} images x {timesteps} timesteps, of which "
         f"{steps} are simulated (layer delay {timesteps - steps})",
         highlight=False,
     )
+    lowered: list[LoweredLayer] = []
     if plan.backend == "events":
         lowered = lower_integers(quantize(snn)) if plan.precision == "int8" else lower_float(snn)
         at_once = min(images, run.images_at_once(network, plan))
@@ -84,7 +85,7 @@ def _dense(edge: Edge, shape: tuple[int, ...]) -> str:
         op = ops.pop(0)
         before, shape = shape, output_shape(op, shape)
         if isinstance(op, Conv):
-            pool = ops.pop(0).window if ops and isinstance(ops[0], AvgPool) else 1
+            pool = take_pool(ops)
             shape = output_shape(AvgPool(pool), shape)
             steps.append(lowering(op, pool, before))
         else:

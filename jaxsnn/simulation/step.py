@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
 from jaxsnn.networks.spiking import Dynamics, Genes
@@ -51,7 +52,7 @@ class State(NamedTuple):
 
 def wire(
     network: Network,
-    params: dict[str, jax.Array],
+    params: Arrays,
     images: jax.Array,
     dtype: jax.typing.DTypeLike | None = None,
 ) -> Wiring:
@@ -82,12 +83,12 @@ def wire(
     return Wiring(constant, synapses)
 
 
-def without_biases(params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+def without_biases(params: Arrays) -> dict[str, np.ndarray | jax.Array]:
     """The kernels alone."""
     return {name: value for name, value in params.items() if name.endswith(".kernel")}
 
 
-def neurons_of(network: Network, genes: Genes, params: dict[str, jax.Array]) -> Neurons:
+def neurons_of(network: Network, genes: Genes, params: Arrays) -> Neurons:
     """The neurons of one candidate with ``genes`` (L,) each, in the units of the ANN's activations.
 
     A layer's drive is theta_source * W s_source + b: a spike carries its threshold as amplitude, which keeps the
@@ -104,7 +105,9 @@ def neurons_of(network: Network, genes: Genes, params: dict[str, jax.Array]) -> 
     return Neurons(gains, [genes.threshold[i] for i in layers], starts, leaks)
 
 
-def initial_state(network: Network, neurons: Neurons, images: int, dtype=jnp.float32) -> State:
+def initial_state(
+    network: Network, neurons: Neurons, images: int, dtype: jax.typing.DTypeLike = jnp.float32
+) -> State:
     """Membranes where they start and scores at zero."""
     shapes = layer_shapes(network)
     membranes = [
@@ -135,14 +138,14 @@ def snn_step(
         for gain, (source, linear) in zip(neurons.gains[index], maps):
             drive = drive + gain * linear(spikes[source])
         if index == len(network.spiking):
-            break
+            return State(membranes, state.scores + drive), spikes
         leak = None if neurons.leaks is None else neurons.leaks[index]
         v, fired = if_step(
             state.membranes[index], drive, neurons.thresholds[index], leak, dynamics.comparison, fire
         )
         membranes.append(v)
         spikes.append(fired.astype(jnp.float32))
-    return State(membranes, state.scores + drive), spikes
+    raise ValueError(f"network {network.name} has no read-out")
 
 
 def snn_block(
@@ -156,6 +159,10 @@ def snn_block(
     Returns:
         the new state, the spikes (steps, B, *shape) of each spiking layer, and the scores (steps, B, classes).
     """
+
+    def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return scores + drive, scores + drive
+
     membranes, spikes = [], []
     for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
         drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
@@ -165,7 +172,8 @@ def snn_block(
         held = state.scores if index == len(network.spiking) else state.membranes[index]
         drive = jnp.broadcast_to(drive, (steps, *held.shape))
         if index == len(network.spiking):
-            break
+            scores, curve = jax.lax.scan(add, held, drive)
+            return State(membranes, scores), spikes, curve
         leak = None if neurons.leaks is None else neurons.leaks[index]
         theta = neurons.thresholds[index]
 
@@ -175,9 +183,4 @@ def snn_block(
         v, fired = jax.lax.scan(one, held, drive)
         membranes.append(v)
         spikes.append(fired.astype(jnp.float32))
-
-    def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return scores + drive, scores + drive
-
-    scores, curve = jax.lax.scan(add, held, drive)
-    return State(membranes, scores), spikes, curve
+    raise ValueError(f"network {network.name} has no read-out")

@@ -10,13 +10,14 @@ the gradient of the cell with its comparison replaced by the surrogate's integra
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Network, Op, layer_shapes
+from jaxsnn.networks.description import IMAGE, Arrays, Network, Op, layer_shapes
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.step import State, initial_state, neurons_of, snn_step, wire, without_biases
@@ -32,7 +33,7 @@ SURROGATES: dict[str, Callable[[jax.Array], jax.Array]] = {
 """Derivatives of a spike by u = (v - theta) / theta, each 1 at the threshold; ``scale`` multiplies them."""
 
 
-PRECISIONS = ("float32", "bfloat16")
+GRADIENT_PRECISIONS = ("float32", "bfloat16")
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -62,7 +63,7 @@ def _backward(kind, scale, comparison, saved, cotangent):
 spike.defvjp(_forward, _backward)
 
 
-def pixels(images: np.ndarray) -> np.ndarray:
+def float_pixels(images: np.ndarray) -> np.ndarray:
     """uint8 images as float pixels in [0, 1], rounded as the compiled simulator rounds them.
 
     XLA compiles its division by 255 to a product with the float32 next to 1 / 255; a division here would differ
@@ -73,7 +74,7 @@ def pixels(images: np.ndarray) -> np.ndarray:
 
 def surrogate_scores(
     network: Network,
-    params: dict[str, jax.Array],
+    params: Arrays,
     genes: Genes,
     images: jax.Array,
     timesteps: int,
@@ -92,7 +93,7 @@ def surrogate_scores(
     Args:
         params: folded kernels and biases by name, as in ``SNN.params``.
         genes: one candidate's, (L,) each.
-        images: (B, H, W, C), uint8, or float pixels in [0, 1] (see ``pixels``).
+        images: (B, H, W, C), uint8, or float pixels in [0, 1] (see ``float_pixels``).
         timesteps: T, counted in the convention of ``dynamics.delay``.
         kind, scale: the surrogate, see ``spike``.
         checkpoint: keep the membranes of about sqrt(T) steps and compute the steps between them again on the
@@ -138,13 +139,13 @@ def check(timesteps: int, kind: str, scale: float, truncate: int | None, precisi
         raise UserError(f"surrogate is {kind!r}, expected one of {', '.join(SURROGATES)}")
     if not 0 < scale < math.inf:
         raise UserError(f"the surrogate's scale is {scale}, expected above 0 and finite")
-    if precision not in PRECISIONS:
-        raise UserError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision not in GRADIENT_PRECISIONS:
+        raise UserError(f"precision is {precision!r}, expected one of {', '.join(GRADIENT_PRECISIONS)}")
     if truncate is not None and not 1 <= truncate <= timesteps:
         raise UserError(f"truncate is {truncate}, expected 1 to {timesteps}, the number of timesteps")
 
 
-def _half_synapses(network: Network, params: dict[str, jax.Array]) -> list:
+def _half_synapses(network: Network, params: Arrays) -> list:
     """The maps that carry spikes in bfloat16, from and to float32; a spike, 0 or 1, is exact in it.
 
     The kernels are cast at every step, so that their gradient is summed over time in float32.
@@ -164,7 +165,7 @@ def _half_synapses(network: Network, params: dict[str, jax.Array]) -> list:
     ]
 
 
-def _unroll(step: Callable, state: State, steps: int, checkpoint: bool, truncate: int | None):
+def _unroll(step: Callable, state: State, steps: int, checkpoint: bool, truncate: int | None) -> tuple[State, Any]:
     """``lax.scan`` over ``steps``, in windows where they are checkpointed or truncated.
 
     Returns:

@@ -22,7 +22,7 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.search.cost import AccuracyLatency
 from jaxsnn.search.objective import worse
 from jaxsnn.simulation.observables import Observables
-from jaxsnn.simulation.surrogate import pixels, surrogate_scores
+from jaxsnn.simulation.surrogate import float_pixels, surrogate_scores
 
 EPSILON = 8 / 255
 
@@ -74,7 +74,7 @@ def loss_and_gradient(snn, labels):
 
 @pytest.fixture(scope="module")
 def gradient(loss_and_gradient, images):
-    return np.asarray(loss_and_gradient(pixels(images))[1])
+    return np.asarray(loss_and_gradient(float_pixels(images))[1])
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def torch_model(snn):
 def of_library(attack, images, labels):
     """Attacked float pixels of a torchattacks attack, (N, H, W, C)."""
     torch = pytest.importorskip("torch")
-    moved = attack(torch.tensor(pixels(images)).permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64))
+    moved = attack(torch.tensor(float_pixels(images)).permute(0, 3, 1, 2), torch.tensor(labels, dtype=torch.int64))
     return moved.permute(0, 2, 3, 1).numpy()
 
 
@@ -146,7 +146,7 @@ def test_pgd_stays_in_the_ball_and_raises_the_loss(snn, images, labels, loss_and
     how = Attack("pgd", 4.5 / 255, steps=5)
     attacked = perturb(ann_victim(snn), how, images, labels, batch=BATCH)
     assert np.abs(attacked.astype(int) - images).max() == 4  # whole levels within 4.5
-    assert (loss_and_gradient(pixels(attacked))[0] > loss_and_gradient(pixels(images))[0]).all()
+    assert (loss_and_gradient(float_pixels(attacked))[0] > loss_and_gradient(float_pixels(images))[0]).all()
 
 
 def test_a_random_start_belongs_to_the_image_not_to_its_batch(snn, images, labels):
@@ -180,7 +180,7 @@ def test_the_snn_is_attacked_along_its_surrogate_gradient(snn, images, labels):
         scores = surrogate_scores(NETWORK, snn.params, Genes(theta[0]), x, timesteps, dynamics) / timesteps
         return -jax.nn.log_softmax(scores)[np.arange(8), labels].sum()
 
-    gradient = np.asarray(jax.jit(jax.grad(loss))(pixels(images)))
+    gradient = np.asarray(jax.jit(jax.grad(loss))(float_pixels(images)))
     assert (gradient != 0).mean() > 0.5
     victim = snn_victim(snn, Genes(theta), timesteps, dynamics)
     attacked = perturb(victim, Attack("fgsm", 2 / 255), images, labels)

@@ -13,10 +13,13 @@ Arrays of one layer, for the ``n`` images of one task and ``T`` steps:
     rows      int32, every spike as x * C + c, ordered by image, step, y, x, c, and 16 entries that mean nothing
     starts    int64 (n, T, H * W + 1), where in ``rows`` the spikes of each position start
     spans     int64 (H' * W', KH, 3): for each output position and kernel row, the first input position that it
-              sees, the one behind the last, and what turns an entry of ``rows`` into a row of ``weights``
+              sees, the one after the last, and what turns an entry of ``rows`` into a row of ``weights``
     weights   (blocks, KH * KW * C, width), float32, int8 or int16: output channels in blocks of ``width``
     membranes float32 or int32 (n, H, W, C filled up to whole blocks)
 """
+
+# Numba gives an intrinsic its first parameter (the typing context) itself, which pyright takes for missing:
+# pyright: reportCallIssue=false
 
 import numba
 import numpy as np
@@ -24,6 +27,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
+from numba.np.numpy_support import as_dtype
 
 LANES = 16
 """Channels of one vector; widths of blocks are multiples of it, up to 128 (32 for int8)."""
@@ -39,7 +43,7 @@ def _pointer(context, builder, kind, array, offset, element=None):
 
 
 def _vector(dtype: types.Type, lanes: int) -> ir.VectorType:
-    scalar = ir.FloatType() if dtype == types.float32 else ir.IntType(dtype.bitwidth)
+    scalar = ir.FloatType() if dtype == types.float32 else ir.IntType(8 * as_dtype(dtype).itemsize)
     return ir.VectorType(scalar, lanes)
 
 
@@ -76,8 +80,8 @@ def _loop(builder, first, last, carried):
 def _make_accumulate(width: int):
     """``accumulate(weights, block, rows, first, last, total)`` for blocks of ``width`` channels.
 
-    total[:width] += sum of weights[block, rows[i]] over first <= i < last. Integers are summed in int16, so
-    that the caller must pass no more rows than cannot overflow.
+    total[:width] += sum of weights[block, rows[i]] over first <= i < last. Integers are summed in int16,
+    so the caller must not pass more rows than can be added without overflow.
     """
 
     @intrinsic

@@ -48,7 +48,7 @@ def as_convolution(ops: Sequence[Op], kernels: dict[str, np.ndarray], shape: tup
     """The linear ops of an edge, without biases, on inputs of ``shape`` as one convolution in float64.
 
     Raises:
-        UserError: two padded convolutions behind each other, which are no convolution at the border.
+        UserError: two padded convolutions in a row, which are not one convolution at the border.
     """
     channels = shape[-1]
     merged = Convolution(np.eye(channels)[None, None], 1, 0)
@@ -56,25 +56,30 @@ def as_convolution(ops: Sequence[Op], kernels: dict[str, np.ndarray], shape: tup
     for op in ops:
         if isinstance(op, AvgPool):
             mean = np.eye(shape[-1]) / op.window**2
-            merged = _behind(
+            merged = _followed_by(
                 merged, Convolution(np.broadcast_to(mean, (op.window, op.window, *mean.shape)), op.window, 0)
             )
         elif isinstance(op, Dense):
-            grid = shape if len(shape) == 3 else (1, 1, *shape)
-            kernel = np.asarray(kernels[f"{op.name}.kernel"], np.float64).reshape(*grid, op.features)
-            merged = _behind(merged, Convolution(kernel, 1, 0))
+            kernel = np.asarray(kernels[f"{op.name}.kernel"], np.float64).reshape(*_grid(shape), op.features)
+            merged = _followed_by(merged, Convolution(kernel, 1, 0))
         elif isinstance(op, Conv):
             pad = op.kernel // 2
             if bordered and pad:
                 raise UserError(f"{op.name} follows another padded convolution without neurons between them")
             bordered |= pad > 0
             kernel = np.asarray(kernels[f"{op.name}.kernel"], np.float64)
-            merged = _behind(merged, Convolution(kernel, op.stride, pad))
+            merged = _followed_by(merged, Convolution(kernel, op.stride, pad))
         shape = output_shape(op, shape)
     return merged
 
 
-def _behind(first: Convolution, second: Convolution) -> Convolution:
+def _grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """A shape (H, W, C), or (C,) as one position."""
+    height, width, channels = shape if len(shape) == 3 else (1, 1, *shape)
+    return height, width, channels
+
+
+def _followed_by(first: Convolution, second: Convolution) -> Convolution:
     """``second`` applied to the output of ``first``."""
     if first.kernel.shape[:2] == (1, 1) and first.kernel.shape[2] == first.kernel.shape[3] and first.stride == 1:
         identity = np.array_equal(first.kernel[0, 0], np.eye(first.kernel.shape[2]))
@@ -113,7 +118,7 @@ def lower(
         weights: ``weights(edge, kernel)`` is the array to use for a merged kernel (KH, KW, C, F) of float64:
             float32, int8 or int16.
     """
-    shapes = [shape if len(shape) == 3 else (1, 1, *shape) for shape in layer_shapes(network)]
+    shapes = [_grid(shape) for shape in layer_shapes(network)]
     lowered = []
     for layer, shape in zip(network.layers, shapes):
         sources, arrays, spans, limits = [], [], [], []
@@ -175,12 +180,12 @@ def _pack(array: np.ndarray, width: int, padded: int) -> np.ndarray:
     rows = array.reshape(-1, array.shape[-1])
     rows = np.pad(rows, ((0, 0), (0, padded - rows.shape[1])))
     blocks = rows.reshape(len(rows), -1, width).swapaxes(0, 1)
-    packed = _aligned(blocks.shape, blocks.dtype)
+    packed = aligned(blocks.shape, blocks.dtype)
     packed[:] = blocks
     return packed
 
 
-def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
+def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
     """An uninitialised array that starts on a cache line, so that no vector crosses two."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.empty(size + 64, np.uint8)
@@ -188,7 +193,7 @@ def _aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
-def padded_to(values: np.ndarray, channels: int, fill=0) -> np.ndarray:
+def padded_to(values: np.ndarray, channels: int, fill: float | np.floating = 0) -> np.ndarray:
     """The last axis filled up to ``channels``."""
     missing = channels - values.shape[-1]
     return np.ascontiguousarray(

@@ -10,16 +10,16 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.simulation.events.lowering import LoweredLayer, _aligned, lower_float, lower_integers, padded_to
-from jaxsnn.simulation.integers import integer_neurons, pixels, quantize, readout_units, wire_integers
+from jaxsnn.simulation.events.lowering import LoweredLayer, aligned, lower_float, lower_integers, padded_to
+from jaxsnn.simulation.integers import integer_neurons, integer_pixels, quantize, readout_units, wire_integers
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.simulation.step import Neurons, neurons_of, wire
 
@@ -37,6 +37,10 @@ IMAGES_AT_ONCE = 512
 IMAGES_A_TASK = 16
 
 
+EdgeArrays = tuple[np.ndarray, ...]
+"""One array for each edge of a layer."""
+
+
 class Cell(NamedTuple):
     """One candidate's neurons, per layer.
 
@@ -51,10 +55,10 @@ class Cell(NamedTuple):
     leaks: list[float]
 
 
-def _cell(layers: Sequence[LoweredLayer], neurons: Neurons, dtype, inclusive: bool) -> Cell:
+def _cell(layers: Sequence[LoweredLayer], neurons: Neurons, dtype: type, inclusive: bool) -> Cell:
     """The arrays of one candidate from its numbers, scalars or one for each channel."""
 
-    def fill(layer: LoweredLayer, value, rest=0) -> np.ndarray:
+    def fill(layer: LoweredLayer, value: Any, rest: float | np.floating = 0) -> np.ndarray:
         return padded_to(np.broadcast_to(np.asarray(value, dtype), layer.shape[-1:]), layer.padded, rest)
 
     huge = np.finfo(np.float32).max if dtype == np.float32 else np.iinfo(np.int32).max
@@ -74,8 +78,15 @@ def _cell(layers: Sequence[LoweredLayer], neurons: Neurons, dtype, inclusive: bo
 
 
 @functools.partial(jax.jit, static_argnames=("network", "integer"))
-def _constants(network, integer, params, images):
+def _constants(network: Network, integer: bool, params: Arrays, images: jax.Array) -> list[jax.Array]:
     return (wire_integers if integer else wire)(network, params, images).constant
+
+
+def threads_of(plan: Plan) -> int:
+    """The threads of a plan that ``jaxsnn.simulation.backends.decided`` has settled."""
+    if plan.threads is None:
+        raise ValueError("the plan leaves the number of threads open: settle it with backends.decided")
+    return plan.threads
 
 
 def images_at_once(network: Network, plan: Plan) -> int:
@@ -84,10 +95,12 @@ def images_at_once(network: Network, plan: Plan) -> int:
     driven = [shape for layer, shape in zip(network.layers, shapes) if layer.edges[0].source == IMAGE]
     held = 4 * sum(math.prod(shape) for shape in driven)
     room = (plan.memory_limit or 4 * CONSTANTS_IN_MEMORY) // 4
-    if held + plan.threads * task_memory(shapes, 1, 1) > (plan.memory_limit or math.inf):
+    threads = threads_of(plan)
+    needed = held + threads * task_memory(shapes, 1, 1)
+    if plan.memory_limit is not None and needed > plan.memory_limit:
         raise UserError(
-            f"the memory limit of {plan.memory_limit / 1e6:,.1f} MB is too small: one image on {plan.threads} "
-            f"threads needs {(held + plan.threads * task_memory(shapes, 1, 1)) / 1e6:,.1f} MB"
+            f"the memory limit of {plan.memory_limit / 1e6:,.1f} MB is too small: one image on {threads} "
+            f"threads needs {needed / 1e6:,.1f} MB"
         )
     return max(1, min(plan.rows or IMAGES_AT_ONCE, room // held))
 
@@ -100,8 +113,8 @@ def task_memory(shapes: Sequence[tuple[int, ...]], images: int, steps: int) -> i
 
 def task_shape(shapes: Sequence[tuple[int, ...]], plan: Plan, work: int) -> tuple[int, int]:
     """Images of a task, and timesteps that it lists spikes of at once."""
-    room = SPIKES_IN_MEMORY if plan.memory_limit is None else plan.memory_limit // (2 * plan.threads)
-    images = max(1, min(IMAGES_A_TASK, math.ceil(work / (2 * plan.threads))))
+    room = SPIKES_IN_MEMORY if plan.memory_limit is None else plan.memory_limit // (2 * threads_of(plan))
+    images = max(1, min(IMAGES_A_TASK, math.ceil(work / (2 * threads_of(plan)))))
     while images > 1 and task_memory(shapes, images, 1) > room:
         images //= 2
     each = task_memory(shapes, images, 1) - task_memory(shapes, images, 0)
@@ -126,15 +139,14 @@ def run(
         summed over time, float64 (P, B, steps, classes).
     """
     candidates, count = len(genes.threshold), len(images)
-    integer = plan.precision == "int8"
-    if integer:
-        integers = quantize(snn)
+    integers = quantize(snn) if plan.precision == "int8" else None
+    candidate_neurons: Genes | Neurons = genes
+    if integers is not None:
         layers, dtype = lower_integers(integers), np.int32
-        neurons = integer_neurons(integers, genes, steps)
-        constants = _constants(snn.network, True, integers.kernels, pixels(integers, images))
+        candidate_neurons = integer_neurons(integers, genes, steps)
+        constants = _constants(snn.network, True, integers.kernels, integer_pixels(integers, images))
     else:
         layers, dtype = lower_float(snn), np.float32
-        neurons = None
         constants = _constants(snn.network, False, snn.params, images)
     constants = [
         padded_to(
@@ -147,15 +159,16 @@ def run(
     slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     answers = np.zeros((candidates, count, steps), np.int32)
     maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
-    units = readout_units(integers, genes) if integer else np.ones(candidates)
+    units = np.ones(candidates) if integers is None else readout_units(integers, genes)
     scores = np.zeros((candidates, count, steps, snn.network.classes)) if scored else None
 
     def task(candidate: int, part: slice) -> tuple[int, slice, Counts]:
-        mine = jax.tree.map(lambda value: value[candidate], neurons if integer else genes)
-        mine = mine if integer else neurons_of(snn.network, mine, snn.params)
+        mine: Genes | Neurons = jax.tree.map(lambda value: value[candidate], candidate_neurons)
+        if isinstance(mine, Genes):
+            mine = neurons_of(snn.network, mine, snn.params)
         cell = _cell(layers, mine, dtype, dynamics.comparison == ">=")
         drives = [c[part] if len(c) > 1 else c for c in constants]
-        if integer:
+        if mine.biases is not None:
             drives = [
                 d + padded_to(np.broadcast_to(b, layer.shape[-1:]), layer.padded)
                 for d, b, layer in zip(drives, mine.biases, layers)
@@ -207,7 +220,7 @@ def simulate(
 
     *spiking, last = layers
     dtype = constants[0].dtype
-    membranes = [_aligned((images, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
+    membranes = [aligned((images, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
     for membrane, start in zip(membranes, cell.starts):
         membrane[:] = start
     scores = np.zeros((images, last.padded), dtype)
@@ -240,7 +253,9 @@ def simulate(
     return Counts(np.concatenate(curves, 1), shaped, additions)
 
 
-def _inputs(layer: LoweredLayer, rows: list, starts: list, gains: np.ndarray) -> tuple:
+def _inputs(
+    layer: LoweredLayer, rows: Sequence[np.ndarray], starts: Sequence[np.ndarray], gains: np.ndarray
+) -> tuple[EdgeArrays, EdgeArrays, EdgeArrays, EdgeArrays, np.ndarray, np.ndarray]:
     """The first six arguments of a kernel for a layer that spikes drive."""
     return (
         layer.weights,
