@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 import jax
@@ -80,7 +81,7 @@ def stop_on_interrupt(console: Console, unit: str) -> Iterator[list]:
     """A list that gets an entry on the first Ctrl-C, to stop after this ``unit``; the second ends the program."""
     asked: list = []
 
-    def handler(number, frame):
+    def handler(number: int, frame: FrameType | None) -> None:
         asked.append(True)
         console.print(f"stopping after this {unit}; press Ctrl-C again to end at once")
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -123,7 +124,7 @@ class Termination:
         self._goodbye()
         raise SystemExit(0)
 
-    def __call__(self, number, frame) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         if not self.deferred:
             self.leave()

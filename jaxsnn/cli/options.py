@@ -17,7 +17,7 @@ __all__ = ["DataOptions", "DebugOptions", "HostOptions", "Mesh", "PlanOptions", 
 def _mesh(parts: list[str]) -> tuple[int, int]:
     found = re.fullmatch(r"pop=(\d+),data=(\d+)", parts[0])
     if not found:
-        raise ValueError(f"{parts[0]!r} is no mesh: expected pop=N,data=M")
+        raise ValueError(f"{parts[0]!r} is not a mesh: expected pop=N,data=M")
     return int(found[1]), int(found[2])
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar, overload
 
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, at_most, in_range
@@ -53,11 +53,12 @@ class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
     """Also write every generation's scalars into the run's folder for TensorBoard (pip install tensorboard)."""
 
     @classmethod
-    def of(cls, preset: str, **changes: Any):
+    def of(cls, preset: str, **changes: Any) -> Self:
         """The configuration of a preset, with ``changes``."""
-        return cls(**(preset_values(preset) | {"preset": preset} | changes))
+        values: dict[str, Any] = {**preset_values(preset), "preset": preset, **changes}
+        return cls(**values)
 
-    def checked(self):
+    def checked(self) -> Self:
         """The same configuration; raises ``UserError`` where a setting is out of its range."""
         preset(self.preset)
         super().checked()
@@ -68,15 +69,22 @@ class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
         return self
 
 
-def to_record(config: Any) -> dict:
+C = TypeVar("C", bound=RunConfig)
+
+
+def to_record(config: Any) -> dict[str, Any]:
     """The configuration as config.json holds it."""
     left_out = marked(type(config), "unrecorded")
     values = {key: value for key, value in asdict(config).items() if key not in left_out}
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
-def from_record(record: dict, where: Path | str, kind: type[RunConfig] = RunConfig):
-    """The configuration in config.json; settings that it does not hold have their preset's values.
+@overload
+def from_record(record: dict[str, Any], where: Path | str) -> RunConfig: ...
+@overload
+def from_record(record: dict[str, Any], where: Path | str, kind: type[C]) -> C: ...
+def from_record(record: dict[str, Any], where: Path | str, kind: type[RunConfig] = RunConfig) -> RunConfig:
+    """The configuration in a config.json, as a ``kind``; missing settings have their preset's values.
 
     Raises:
         UserError: a value of another type, or out of its range.

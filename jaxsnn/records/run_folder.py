@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> int:
     """A descriptor that holds the lock on the file that ``path`` names, which the last holder may just remove."""
+    holder = ""
     for _ in range(TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         try:
@@ -120,7 +122,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def open_run(folder: Path, config: dict, free: Collection[str] = ()) -> None:
-    """Make the folder and record the configuration; that of a run which is gone on with stays as it is.
+    """Create the folder and record the configuration, but not again for a run that is being resumed.
 
     Args:
         free: keys whose values may differ from those of the run that the folder holds.
@@ -166,5 +168,6 @@ def read_history(path: Path) -> list[dict]:
 def write_curves(folder: Path, **arrays: np.ndarray) -> None:
     """curves.npz: arrays by name."""
     buffer = BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    content: dict[str, Any] = dict(arrays)
+    np.savez_compressed(buffer, **content)
     write_atomically(folder / "curves.npz", buffer.getvalue())

@@ -28,7 +28,7 @@ def keep_compiled() -> None:
     processors with Intel's "gather data sampling" bug, for which XLA compiles with a preference that its own
     loader takes for a missing instruction (jax issue 38445).
     """
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     processor = PROCESSOR.read_text() if PROCESSOR.is_file() else platform.processor()
     if sys.platform == "darwin" or re.search(r"^bugs\s*:.*\bgds\b", processor, re.MULTILINE):

@@ -7,12 +7,13 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from jaxsnn.errors import UserError
 
 
-def write_json(path: Path, value) -> None:
-    """Write indented JSON atomically; NaN and infinity are refused, they are no JSON."""
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically; NaN and infinity are refused, which JSON does not have."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -38,7 +39,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> No
     write_atomically(path, text.getvalue().encode())
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """The value as it comes back from JSON, so that what is written equals what is read."""
     return json.loads(json.dumps(value, allow_nan=False))
 

@@ -1,7 +1,7 @@
 """Marks on the fields of a run's configuration, which say what a field may do to the run.
 
 data_dir: Where[Path | None] = None     # may change when a run is resumed
-debug: Unrecorded[bool] = False         # is no part of the configuration
+debug: Unrecorded[bool] = False         # is not part of the configuration
 """
 
 from typing import Annotated, TypeVar, get_type_hints

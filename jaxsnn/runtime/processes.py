@@ -2,8 +2,8 @@
 
 Every process runs the same program with the same seed. They divide the images of each simulation (``share``) and
 add up the counts (``total``): integers, so that the result does not depend on how many processes there are. Only
-process 0 touches the run's folder; the others work in a folder of their own, which starts as a copy of what there
-is to go on from and is thrown away (``workplace``). If one process fails, all stop (``together``).
+process 0 touches the run's folder; the others work in a folder of their own, which starts as a copy of the
+files to resume from and is removed afterwards (``workplace``). If one process fails, all stop (``together``).
 """
 
 import json
@@ -63,18 +63,17 @@ def joined(options: HostOptions) -> Iterator[None]:
     explicit = (options.coordinator, options.processes, options.process_id)
     if any(part is None for part in explicit) and any(part is not None for part in explicit):
         raise UserError("--coordinator, --processes and --process-id belong together: give all three, or none")
-    if options.coordinator is None and not options.distributed:
-        yield
-        return
-    if options.coordinator is not None:
-        host, _, port = options.coordinator.rpartition(":")
+    coordinator, count, number = explicit
+    if coordinator is None or count is None or number is None:
+        if not options.distributed:
+            yield
+            return
+    else:
+        host, _, port = coordinator.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
-            raise UserError(f"--coordinator is {options.coordinator!r}, expected HOST:PORT")
-        if options.processes < 1 or not 0 <= options.process_id < options.processes:
-            raise UserError(
-                f"--process-id is {options.process_id}, expected 0 to {options.processes - 1} of --processes "
-                f"{options.processes}"
-            )
+            raise UserError(f"--coordinator is {coordinator!r}, expected HOST:PORT")
+        if count < 1 or not 0 <= number < count:
+            raise UserError(f"--process-id is {number}, expected 0 to {count - 1} of --processes {count}")
     # JAX's own handler would swallow SIGTERM, which ends a command in its own way
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -211,7 +210,7 @@ def total(counts: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def gathered(part: np.ndarray) -> np.ndarray:
-    """The processes' parts of an array of bool (P, B, T), one behind the other along B."""
+    """The processes' parts of an array of bool (P, B, T), joined along B."""
     shapes = [json.loads(sent) for sent in exchange(json.dumps(part.shape).encode())]
     parts = []
     for bits, shape in zip(exchange(np.packbits(part).tobytes()), shapes):
