@@ -17,7 +17,7 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def balanced(labels: np.ndarray, limit: int | None, seed: int, where: str) -> np.ndarray:
+def balanced(labels: np.ndarray, limit: int | None, seed: int | tuple[int, ...], where: str) -> np.ndarray:
     """Choose `limit` of the N records, as evenly over their classes as these allow.
 
     Every class is shuffled; then rounds of one record of each class follow, in random order within a

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a search needs to go on behind a generation and end as if nothing had happened.
+"""Checkpoints: all that a search needs to resume after a generation and end as if nothing had happened.
 
 A checkpoint is one file: a line that names the format, the sha256 of the rest, and a safetensors file with JSON in
 its header. It is written beside its place, flushed and renamed, so that it is there as a whole or not at all; the
@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,15 @@ _FLAGS = ("converged", "last")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a search behind a generation.
+    """The state of a search after a generation.
 
     Attributes:
-        identity: what the search is of: its configuration, content hashes of data and weights, the code's version.
+        identity: of the search: its configuration, content hashes of data and weights, the code's version.
         generation: the last one, leaders and counters in it.
         engine: arrays of the engine's state (``evo.state_arrays``).
         objective: arrays of the objective's memory.
         rows: the lines of history.jsonl.
-        seconds: that the run has taken so far, over all its processes.
+        seconds: the run's duration so far, over all its processes.
     """
 
     identity: dict[str, Any]
@@ -99,11 +99,11 @@ def from_bytes(content: bytes) -> Checkpoint:
     """The checkpoint in a file's content.
 
     Raises:
-        ValueError: damaged, or no checkpoint.
+        ValueError: damaged, or not a checkpoint.
     """
     head = len(FORMAT) + 65
     if not content.startswith(FORMAT) or len(content) <= head:
-        raise ValueError("it is cut short or no checkpoint of this version")
+        raise ValueError("it is cut short or not a checkpoint of this version")
     payload = content[head:]
     if content[len(FORMAT) : head] != hashlib.sha256(payload).hexdigest().encode() + b"\n":
         raise ValueError("it is damaged: its checksum is not that of its content")
@@ -153,7 +153,7 @@ def from_bytes(content: bytes) -> Checkpoint:
 def _is_row(row: Any, number: int, parts: list[str]) -> bool:
     """Whether it is the line of history.jsonl of this generation, as far as it is read again."""
 
-    def numbers(values) -> bool:
+    def numbers(values: Iterable[Any]) -> bool:
         return all(type(value) in (int, float) and abs(value) < 1e300 for value in values)
 
     return (
@@ -183,7 +183,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
             old.unlink()
     except OSError as error:
         before = files(folder)
-        then = f"goes on behind generation {int(before[0].stem)}" if before else "starts again"
+        then = f"resumes after generation {int(before[0].stem)}" if before else "starts again"
         raise UserError(
             f"the checkpoint of generation {checkpoint.generation.number} cannot be written ({error.strerror}: "
             f"{path}); once it can, python -m jaxsnn.optimize --resume {folder} {then}"
@@ -220,13 +220,13 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> Checkpoint:
-    """The checkpoint in a file; raises ``UserError`` where it is damaged or none."""
+    """The checkpoint in a file; raises ``UserError`` where it is damaged or not a checkpoint."""
     try:
         if not path.is_file() or path.stat().st_size > LARGEST:
-            raise ValueError(f"it is no file of at most {LARGEST} bytes")
+            raise ValueError(f"it is not a file of at most {LARGEST} bytes")
         return from_bytes(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} cannot be gone on from: {error}") from error
+        raise UserError(f"{path} cannot be resumed from: {error}") from error
 
 
 def newest(folder: Path, say: Callable[[str], None]) -> Checkpoint | None:

@@ -6,7 +6,7 @@ term is any function of that form.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ class Bounds(NamedTuple):
     high: np.ndarray
 
 
+@runtime_checkable
 class Bounded(Protocol):
     """A term that racing can use: it knows a lower bound of its value before all images are simulated."""
 
@@ -32,8 +33,9 @@ class Bounded(Protocol):
     def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         """The least (P,) that the term can come to over ``images`` images, given what was observed so far.
 
-        Nothing may be: ``observed.images`` is 0 then.
+        That may be nothing yet: ``observed.images`` is then 0.
         """
+        ...
 
 
 PICOJOULE_PER_ADD = 0.9
@@ -190,6 +192,14 @@ class PeakActivity:
 
     def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
         return self(replace(observed, images=images))["peak"]
+
+
+def bounded(terms: Sequence[Term]) -> list[Bounded]:
+    """The terms as racing needs them; raises ``UserError`` where one knows no lower bound."""
+    found = [term for term in terms if isinstance(term, Bounded)]
+    if len(found) < len(terms):
+        raise UserError("racing needs a cost whose terms know a lower bound (a method lower): leave race out")
+    return found
 
 
 def parts(terms: Sequence[Term], observed: Observables) -> dict[str, np.ndarray]:

@@ -16,9 +16,9 @@ import data
 from evo import Engine
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import Genes
-from jaxsnn.search.cost import Term, parts, total
+from jaxsnn.search.cost import Term, bounded, parts, total
 from jaxsnn.search.racing import race
-from jaxsnn.search.space import Codec
+from jaxsnn.search.space import Decoder
 from jaxsnn.simulation.observables import Observables
 
 Evaluate = Callable[[Genes, np.ndarray], Observables]
@@ -81,16 +81,21 @@ class Generation:
 
     @property
     def best(self) -> Candidate:
+        """The candidate of lowest cost."""
         return self.leaders[0]
 
 
 def subsets(labels: np.ndarray, size: int, mode: str, seed: int, first: int = 0) -> Iterator[np.ndarray]:
     """Indices (size,) of each generation's mini-dataset, drawn from images with these ``labels``, none twice.
 
-    The ``first`` is that generation's.
+    Classes are balanced as far as they go, which takes a source of noise out of the accuracy.
 
-    ``mode``: "fixed" draws once (Algorithm 1), "resample" again for every generation (the paper's text). Classes
-    are balanced as far as they go, which takes a source of noise out of the accuracy.
+    Args:
+        mode: "fixed" draws once (Algorithm 1), "resample" again for every generation (the paper's text).
+        first: the generation to begin with.
+
+    Raises:
+        UserError: fewer images than ``size``, or an unknown mode.
     """
     if size > len(labels):
         raise UserError(f"--images is {size}, but there are only {len(labels)} training images to draw from")
@@ -122,7 +127,7 @@ def score(
 
 
 def select(
-    leaders: Sequence[Candidate], codec: Codec, terms: Sequence[Term], evaluate: Evaluate, indices: np.ndarray
+    leaders: Sequence[Candidate], codec: Decoder, terms: Sequence[Term], evaluate: Evaluate, indices: np.ndarray
 ) -> tuple[Candidate, ...]:
     """The leaders scored again on the (more) images ``indices``, the best first.
 
@@ -136,7 +141,7 @@ def select(
 def evolve(
     engine: Engine,
     state: Any,
-    codec: Codec,
+    codec: Decoder,
     terms: Sequence[Term],
     evaluate: Evaluate,
     subset: Iterator[np.ndarray],
@@ -163,6 +168,7 @@ def evolve(
         what the generation did, and the engine's state after it.
     """
     leaders: tuple[Candidate, ...] = ()
+    raced = [] if racing is None else bounded(terms)
     asked = rescored = images = first = 0
     if after is not None:
         if after.last:
@@ -193,7 +199,7 @@ def evolve(
             if not resample:  # a trial that its own parent beats can still be a leader
                 rivals = np.maximum(rivals, leaders[keep - 1].cost if len(leaders) >= keep else np.inf)
             observed, finished, used = race(
-                evaluate, genes, indices, rivals, terms, racing.blocks, racing.confidence
+                evaluate, genes, indices, rivals, raced, racing.blocks, racing.confidence
             )
             trials = score(candidates, genes, observed, terms, finished)
             images += used

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class Objective:
         return 0 if self.attacked is None else self.attacked.gradient_passes
 
     def memory(self) -> dict[str, np.ndarray]:
-        """What earlier calls left behind that later results or counts depend on, for a checkpoint."""
+        """What later results or counts depend on from earlier calls, for a checkpoint."""
         batches = [] if self.attacked is None else self.attacked.batches
         keys = list(self._limit_known)
         return {
@@ -130,10 +130,12 @@ class Objective:
         batches = np.split(crafted, np.cumsum(sizes)[:-1]) if len(sizes) else []
         if not len(attacked) == len(thresholds) == len(right) or [*map(len, batches)] != sizes.tolist():
             raise ValueError("the parts of the objective's memory have different lengths")
-        if len(batches) and (self.attacked is None or not 0 <= crafted.min() <= crafted.max() < len(self._train)):
-            raise ValueError("the objective's memory holds attacks on images that there are not")
-        for batch in batches:
-            self.attacked(batch)
+        if len(batches):
+            attacked_images = self.attacked
+            if attacked_images is None or not 0 <= crafted.min() <= crafted.max() < len(self._train):
+                raise ValueError("the objective's memory holds attacks on images that do not exist")
+            for batch in batches:
+                attacked_images(batch)
         self._limit_known = {
             (bool(on), theta.tobytes()): int(count) for on, theta, count in zip(attacked, thresholds, right)
         }
@@ -167,7 +169,7 @@ class Objective:
             observed = Observables(nothing, 0, spikes, spikes, divergence=divergence)
         if self._limit is None:
             return observed
-        right = self._limit_correct(genes, images_at)
+        right = self._limit_correct(genes, images_at, self._limit)
         return replace(observed, limit_correct=right, limit_images=len(self._limit))
 
     def _classes(self, indices: np.ndarray, images: np.ndarray) -> np.ndarray | None:
@@ -179,12 +181,14 @@ class Objective:
             self._taught = key, probabilities(teacher_logits(self._teacher, images))
         return self._taught[1]
 
-    def _limit_correct(self, genes: Genes, images_at: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    def _limit_correct(
+        self, genes: Genes, images_at: Callable[[np.ndarray], np.ndarray], indices: np.ndarray
+    ) -> np.ndarray:
         """Right answers (P,) as T goes to infinity: always on the same images, so each candidate counts once."""
         keys = [(images_at is self.attacked, theta.tobytes()) for theta in genes.threshold]
         new = [row for row, key in enumerate(keys) if key not in self._limit_known]
         if new:
-            images, labels = images_at(self._limit), self._train.labels[self._limit]
+            images, labels = images_at(indices), self._train.labels[indices]
             right = limit_correct(self._snn, Genes(genes.threshold[new]), images, labels, self._limit_plan)
             self._limit_known |= {keys[row]: int(count) for row, count in zip(new, right)}
             self.limit_passes += len(new) * len(labels)
@@ -196,9 +200,10 @@ def worse(terms: Sequence[cost.Term], clean: Observables, attacked: Observables)
     first, second = (cost.total(cost.parts(terms, observed)) for observed in (clean, attacked))
     rows = second > first
 
-    def pick(one, other):
-        if not isinstance(one, np.ndarray):
+    def pick(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+        if one is None or other is None:
             return one
         return np.where(rows.reshape(-1, *(1,) * (one.ndim - 1)), other, one)
 
-    return Observables(*(pick(getattr(clean, f.name), getattr(attacked, f.name)) for f in fields(Observables)))
+    kinds = ("correct", "spikes", "synops", "limit_correct", "divergence")
+    return replace(clean, **{name: pick(getattr(clean, name), getattr(attacked, name)) for name in kinds})

@@ -6,7 +6,7 @@ eq. 17: 3,000 for CIFAR, about 1,200 under attack, 5,000 for ImageNet. Its VGG11
 """
 
 import difflib
-from typing import Any
+from typing import Any, Literal
 
 from jaxsnn.errors import UserError
 from jaxsnn.search.settings import SearchSettings
@@ -26,7 +26,7 @@ def _table_1(
     population: int,
     generations: int,
     images: int,
-    attack: str = "none",
+    attack: Literal["none", "fgsm", "pgd"] = "none",
 ) -> SearchSettings:
     """A row of Table I: eq. 11 alone, on 100 timesteps."""
     return SearchSettings(

@@ -12,7 +12,7 @@ the normal approximation for a sample drawn without replacement, one-sided at th
 candidate that would have won is lost with about the remaining probability.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -38,7 +38,7 @@ def bounds(observed: Observables, images: int, confidence: float) -> Bounds:
 
 
 def race(
-    evaluate,
+    evaluate: Callable[[Genes, np.ndarray], Observables],
     genes: Genes,
     indices: np.ndarray,
     rivals: np.ndarray,
@@ -48,14 +48,15 @@ def race(
 ) -> tuple[Observables, np.ndarray, int]:
     """Evaluate candidates against the ``rivals``' costs (P,), in ``blocks`` equal parts of ``indices``.
 
-    ``evaluate`` gets no indices first where one of the terms is a ``Limit``: it counts then what needs no images.
+    Where one of the terms is a ``Limit``, ``evaluate`` is first called without indices, to count what needs none.
 
     Returns:
         counts (P, ...), complete for the candidates that finished; which ones did, bool (P,); and how many
         candidates x images were simulated.
     """
     alive = np.arange(len(rivals))
-    total, used = None, 0
+    total: Observables | None = None
+    used = 0
     parts = np.array_split(indices, min(blocks, len(indices)))
     if any(isinstance(term, Limit) for term in terms):
         parts = [indices[:0], *parts]
@@ -64,11 +65,14 @@ def race(
         used += len(alive) * len(block)
         whole = _scatter(part, alive, len(rivals))
         total = whole if total is None else _add(total, whole)
-        bound = sum(term.lower(total, bounds(total, len(indices), confidence), len(indices)) for term in terms)
+        known = bounds(total, len(indices), confidence)
+        bound = sum((term.lower(total, known, len(indices)) for term in terms), np.zeros(len(rivals)))
         # the bound adds up in another order than the cost: a rounding must not put out a candidate that ties
         alive = alive[bound[alive] * (1 - 1e-12) <= rivals[alive]]
         if not len(alive):
             break
+    if total is None:
+        raise ValueError("no images to race on")
     finished = np.zeros(len(rivals), bool)
     finished[alive] = True
     return total, finished, used

@@ -133,6 +133,7 @@ class SearchSettings:
 
     @property
     def dynamics(self) -> Dynamics:
+        """How the neurons behave."""
         return Dynamics(self.comparison, self.delay)
 
     @property

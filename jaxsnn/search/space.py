@@ -1,6 +1,7 @@
 """Between the search's vectors and the simulator's genes."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -9,6 +10,18 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import Genes
 
 SEARCHABLE = ("threshold", "v0", "leak")
+
+
+class Decoder(Protocol):
+    """What ``jaxsnn.search.evolve`` needs to know of search vectors."""
+
+    def decode(self, vectors: np.ndarray) -> Genes:
+        """Genes of the candidates (P, D)."""
+        ...
+
+    def baseline_vector(self) -> np.ndarray:
+        """The baseline as a search vector (D,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,7 @@ class Codec:
 
     @property
     def layers(self) -> int:
+        """Spiking layers L."""
         return len(self.calibration.maxima)
 
     @property
