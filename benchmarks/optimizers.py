@@ -2,7 +2,7 @@
 
     python -m benchmarks.optimizers                       # functions and overhead, 3 minutes
     python -m benchmarks.optimizers --parts thresholds racing
-    python -m benchmarks.optimizers --json results.json   # and the figures behind them
+    python -m benchmarks.optimizers --json results.json   # and write all figures to a file
 
 functions: sphere, Rosenbrock, Rastrigin and Ackley in 14 dimensions, 350 and 650 evaluations (P = 25), median and
 quartiles of the lowest cost over 20 seeds, F in [0.5, 1.5], C = 0.7. All start from a Latin hypercube, peers from
@@ -16,160 +16,114 @@ populations drawn around the 99.7 percentile; and the cost that the winners have
 racing: that search with SciPy's algorithm, plain, raced exactly and raced at 95 % confidence: simulated images and
 final cost, and how many end at the very same thresholds (of the exact ones, all).
 
-Runs of the last two are kept in a file (--cache), so that they can be interrupted and go on. Twenty seeds are
-150,000 evaluations of the thresholds and 21,000 of the races. More images and steps make them less coarse.
+Runs of the last two are kept in a file (--cache), so that they can be interrupted and resumed. Twenty seeds are
+150,000 evaluations of the thresholds and 21,000 of the races. More images and steps make the costs less coarse.
 """
 
-import argparse
 import functools
-import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import evo
+from benchmarks import command
+from benchmarks.optimizers_report import show_costs, show_overhead, show_races
+from benchmarks.optimizers_runners import (
+    CROSSOVER,
+    DIMENSION,
+    MUTATION,
+    OBJECTIVES,
+    POPULATION,
+    Cost,
+    Counted,
+    Objective,
+    Run,
+    runners,
+    sphere,
+)
 from benchmarks.threshold_objective import ThresholdSearch, threshold_search
-from jaxsnn.runtime.files import write_json
+from jaxsnn.cli.options import DebugOptions
+from jaxsnn.errors import UserError
+from jaxsnn.runtime.checks import at_least
+from jaxsnn.runtime.files import plain, read_json, write_json
 from jaxsnn.search.evolve import Racing, evolve, subsets
 from jaxsnn.search.objective import Objective as SimulatedObjective
 
-DIMENSION, POPULATION = 14, 25
-
-
-MUTATION, CROSSOVER = (0.5, 1.5), 0.7
-
-
 BUDGETS = (350, 650)
-
-
-PARTS = ("functions", "overhead", "thresholds", "racing")
 
 
 RACES = {"no race": None, "exact race": Racing(confidence=1.0), "race at 95 %": Racing(confidence=0.95)}
 
 
-class Objective(NamedTuple):
-    """A cost of candidates (P, D) -> (P,) over the box [low, high], (D,) each.
+@dataclass(frozen=True)
+class OptimizersConfig(DebugOptions):
+    """Compare optimisers at equal evaluations."""
 
-    With ``mean`` and ``std``, (D,) each, populations start normal around it, else from a Latin hypercube.
-    """
-
-    name: str
-    cost: Callable
-    low: np.ndarray
-    high: np.ndarray
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
-
-    def engine(self, name, **settings):
-        return evo.make_engine(
-            name, self.low, self.high, POPULATION, mean=self.mean, std=self.std, tol=0, **settings
-        )
-
-    def start(self, seed):
-        """An initial population (P, D), for a peer that is given one."""
-        engine = self.engine("scipy")
-        return engine.parents(engine.init(seed))
+    parts: tuple[Literal["functions", "overhead", "thresholds", "racing"], ...] = ("functions", "overhead")
+    json: Path | None = None
+    """Write the figures to this file as well."""
+    cache: Path = Path("runs/optimizers.json")
+    """Runs of the thresholds and of the races."""
+    seeds: int = 20
+    images: int = 30
+    """Training images that a candidate is simulated on."""
+    timesteps: int = 30
+    """Timesteps of the simulation, ten of layer delay included."""
+    limit_images: int = 0
+    """Training images of the preset's limit term; 0: without."""
+    check_images: int = 400
+    """Fresh training images of the final cost."""
+    race_evaluations: int = BUDGETS[0]
+    """Evaluations of a raced search."""
 
 
-def sphere(points):
-    return np.sum(points**2, axis=-1)
-
-
-def rosenbrock(points):
-    return np.sum(100.0 * (points[..., 1:] - points[..., :-1] ** 2) ** 2 + (1 - points[..., :-1]) ** 2, axis=-1)
-
-
-def rastrigin(points):
-    return np.sum(points**2 - 10 * np.cos(2 * np.pi * points) + 10, axis=-1)
-
-
-def ackley(points):
-    radius = np.sqrt(np.mean(points**2, axis=-1))
-    waves = np.mean(np.cos(2 * np.pi * points), axis=-1)
-    return 20 + np.e - 20 * np.exp(-0.2 * radius) - np.exp(waves)
-
-
-def in_box(name, cost, low, high):
-    return Objective(name, cost, np.full(DIMENSION, low), np.full(DIMENSION, high))
-
-
-OBJECTIVES = [
-    in_box("sphere", sphere, -3.0, 7.0),
-    in_box("Rosenbrock", rosenbrock, -2.0, 3.0),
-    in_box("Rastrigin", rastrigin, -3.0, 7.0),
-    in_box("Ackley", ackley, -10.0, 20.0),
-]
-
-
-def thresholds_objective(search: ThresholdSearch):
+def thresholds_objective(search: ThresholdSearch) -> Objective:
+    """The cost of the threshold search over its box, populations drawn around the baseline."""
     box = {name: search.codec.spread(name) for name in ("low", "high", "mean", "std")}
     return Objective("thresholds", search.cost(), **box)
 
 
-class Counted:
-    """A cost that refuses to be asked for more than `budget` candidates, and knows the best of the first few."""
-
-    def __init__(self, cost, budget):
-        self.cost, self.left, self.budget = cost, budget, budget
-        self.costs, self.points = [], []
-
-    def __call__(self, points):
-        if len(points) > self.left:
-            raise RuntimeError(f"{len(points)} candidates asked for, {self.left} evaluations left")
-        self.left -= len(points)
-        costs = self.cost(points)
-        self.costs.extend(costs)
-        self.points.extend(np.array(points))
-        return costs
-
-    def best(self, budget):
-        """The lowest cost among the first `budget` evaluations, its candidate, and how many there were."""
-        costs = self.costs[:budget]
-        row = int(np.argmin(costs))
-        return {"lowest": float(costs[row]), "best": self.points[row].tolist(), "evaluations": len(costs)}
-
-
 class Cache:
-    """Results by key, kept in a file so that a long benchmark can be interrupted and goes on.
+    """Results by key, kept in a file so that a long benchmark can be interrupted and resumed.
 
     Without a path they are kept in memory alone.
     """
 
     def __init__(self, path: Path | None, settings: dict):
-        self.path, self.settings, self.results = path, json.loads(json.dumps(settings)), {}
+        self.path, self.settings = path, plain(settings)
+        self.results: dict[str, dict] = {}
         if path is not None and path.exists():
-            held = json.loads(path.read_text())
-            if held["settings"] != self.settings:
-                raise SystemExit(
-                    f"{path} holds runs with other settings ({held['settings']}): choose another --cache"
+            held = read_json(path)
+            if held.get("settings") != self.settings or not isinstance(held.get("results"), dict):
+                raise UserError(
+                    f"{path} holds runs with other settings ({held.get('settings')}): choose another --cache"
                 )
             self.results = held["results"]
 
     def get(self, key: str, compute: Callable[[], dict]) -> dict:
+        """The result of this key, computed where it is not there yet."""
         if key not in self.results:
             self.results[key] = compute()
             if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(self.path, {"settings": self.settings, "results": self.results})
         return self.results[key]
 
 
 class Clock:
-    """A line behind each of `total` runs: what it was and how long the rest will take."""
+    """A line after each of ``total`` runs: what it was and how long the rest will take."""
 
-    def __init__(self, console, total):
+    def __init__(self, console: Console, total: int):
         self.console, self.total, self.done, self.computed, self.seconds = console, total, 0, 0, 0.0
 
-    def run(self, name, cache, key, compute):
+    def run(self, name: str, cache: Cache, key: str, compute: Callable[[], dict]) -> dict:
+        """The result of this key; a line where it had to be computed."""
         began, known = time.perf_counter(), key in cache.results
         result = cache.get(key, compute)
         self.done += 1
@@ -182,149 +136,30 @@ class Clock:
         return result
 
 
-def with_engine(name, **settings):
-    """A run of one of our engines: (objective, counted cost, seed) -> None."""
-
-    def run(objective, counted, seed):
-        options = {"evaluations": counted.budget} if name == "lshade" else {}
-        engine = objective.engine(name, **settings, **options)
-        state = engine.init(seed)
-        while True:
-            candidates, state = engine.ask(state)
-            if len(candidates) > counted.left:
-                return
-            state = engine.tell(state, candidates, counted(np.asarray(candidates, dtype=np.float64)))
-
-    return run
-
-
-def with_scipy(strategy, updating):
-    from scipy.optimize import differential_evolution
-
-    def run(objective, counted, seed):
-        batched = updating == "deferred"
-        differential_evolution(
-            (lambda x: counted(x.T)) if batched else lambda x: counted(x[None])[0],
-            list(zip(objective.low, objective.high, strict=True)),
-            strategy=strategy,
-            init=objective.start(seed),
-            maxiter=counted.budget // POPULATION - 1,
-            tol=0,
-            mutation=MUTATION,
-            recombination=CROSSOVER,
-            updating=updating,
-            vectorized=batched,
-            polish=False,
-            rng=np.random.default_rng(seed),
-        )
-
-    return run
-
-
-@functools.cache
-def evosax_de(dimension):
-    """evosax's algorithm for POPULATION candidates; it compiles per object."""
-    from evosax.algorithms import DifferentialEvolution
-
-    return DifferentialEvolution(population_size=POPULATION, solution=np.zeros(dimension, np.float32))
-
-
-def with_evosax():
-    """evosax's own best/1/bin, dithered like the others. It has no bounds: trials are clipped."""
-    import evosax  # noqa: F401
-    import jax
-
-    def run(objective, counted, seed):
-        algorithm = evosax_de(len(objective.low))
-        params = algorithm.default_params.replace(
-            elitism=True,
-            crossover_rate=CROSSOVER,
-            differential_weight_min=MUTATION[0],
-            differential_weight_max=MUTATION[1],
-        )
-        low, high = objective.low.astype(np.float32), objective.high.astype(np.float32)
-
-        def cost(trials):
-            return np.asarray(counted(trials.astype(np.float64)), np.float32)
-
-        key = jax.random.PRNGKey(seed)
-        start = objective.start(seed).astype(np.float32)
-        state = algorithm.init(key, start, cost(start), params)
-        while counted.left >= POPULATION:
-            key, ask_key, tell_key = jax.random.split(key, 3)
-            trials, state = algorithm.ask(ask_key, state, params)
-            trials = np.clip(trials, low, high)
-            state, _ = algorithm.tell(tell_key, trials, cost(trials), state, params)
-
-    return run
-
-
-def with_pymoo(**settings):
-    from pymoo.algorithms.soo.nonconvex.de import DE
-    from pymoo.core.problem import Problem
-    from pymoo.optimize import minimize
-
-    def run(objective, counted, seed):
-        class Wrapped(Problem):
-            def _evaluate(self, x, out, *args, **kwargs):
-                out["F"] = np.asarray(counted(x))[:, None]
-
-        problem = Wrapped(n_var=len(objective.low), n_obj=1, xl=objective.low, xu=objective.high)
-        algorithm = DE(pop_size=POPULATION, sampling=objective.start(seed), variant="DE/best/1/bin", **settings)
-        minimize(problem, algorithm, ("n_eval", counted.budget), seed=seed)
-
-    return run
-
-
-def runners(console, batched):
-    """Optimisers by name; a peer that is not installed is left out with a line.
-
-    With ``batched``, without those that evaluate one candidate at a time.
-    """
-    de = {"mutation": MUTATION, "crossover": CROSSOVER}
-    table = {
-        "evo scipy best1bin": with_engine("scipy", **de),
-        "evo scipy rand1bin": with_engine("scipy", strategy="rand1bin", **de),
-        "evo jax best1bin": with_engine("jax", **de),
-        "evo lshade": with_engine("lshade"),
-        "evo evosax best1bin": with_engine("evosax", **de),
-        "evo evosax rand1bin": with_engine("evosax", strategy="rand1bin", **de),
-        "evo evosax:CMA_ES": with_engine("evosax:CMA_ES"),
-    }
-    peers = {
-        "SciPy best1bin deferred": lambda: with_scipy("best1bin", "deferred"),
-        "SciPy best1bin immediate": lambda: with_scipy("best1bin", "immediate"),
-        "evosax best1bin, clipped": with_evosax,
-        # pymoo's DE does not dither; it mutates further on its own. Once like the others, once as it comes.
-        "pymoo DE best1bin F=1": lambda: with_pymoo(F=sum(MUTATION) / 2, CR=CROSSOVER),
-        "pymoo DE as it comes": lambda: with_pymoo(),
-    }
-    for name, build in peers.items():
-        if batched and name.endswith("immediate"):
-            continue
-        try:
-            table[name] = build()
-        except ImportError as error:
-            console.print(f"left out: {name} ({error})")
-    return table
-
-
-def runs_of(name):
-    """The budgets that each run answers for: L-SHADE searches otherwise when it has less, the others do not."""
+def runs_of(name: str) -> list[tuple[int, ...]]:
+    """The budgets that each run answers for; L-SHADE needs a run for each, because its search depends on them."""
     return [(budget,) for budget in BUDGETS] if name == "evo lshade" else [BUDGETS]
 
 
-def one_run(run, objective, budgets, seed, fresh_cost):
+def one_run(run: Run, objective: Objective, budgets: tuple[int, ...], seed: int, fresh_cost: Cost | None) -> dict:
     """The best of the first evaluations, by budget; JSON's keys are strings."""
     counted = Counted(objective.cost, budgets[-1])
     run(objective, counted, seed)
     best = {str(budget): counted.best(budget) for budget in budgets}
-    for result in best.values() if fresh_cost else ():
-        result["fresh"] = float(fresh_cost(np.array([result["best"]]))[0])
+    if fresh_cost is not None:
+        for result in best.values():
+            result["fresh"] = float(fresh_cost(np.array([result["best"]]))[0])
     return best
 
 
-def compare(objectives, seeds, console, cache, batched=False, fresh_cost=None):
+def compare(
+    objectives: Sequence[Objective],
+    seeds: int,
+    console: Console,
+    cache: Cache,
+    batched: bool = False,
+    fresh_cost: Cost | None = None,
+) -> list[dict]:
     """One row per optimiser, objective and budget: median and quartiles of the lowest cost over the seeds.
 
     With ``fresh_cost``, also those of the cost that the best candidates have there.
@@ -335,7 +170,7 @@ def compare(objectives, seeds, console, cache, batched=False, fresh_cost=None):
     rows = []
     for name, run in optimisers.items():
         for objective in objectives:
-            found = {budget: [] for budget in BUDGETS}
+            found: dict[int, list[dict]] = {budget: [] for budget in BUDGETS}
             for seed in range(seeds):
                 for reached in runs_of(name):
                     key = f"{name}|{objective.name}|{reached[-1]}|{seed}"
@@ -352,17 +187,18 @@ def compare(objectives, seeds, console, cache, batched=False, fresh_cost=None):
     return rows
 
 
-def quartiles(values):
+def quartiles(values: Sequence[float]) -> dict:
+    """Median and quartiles."""
     first, median, third = np.quantile(values, (0.25, 0.5, 0.75))
     return {"median": float(median), "quartiles": [float(first), float(third)]}
 
 
-def races(search: ThresholdSearch, seeds, evaluations, console, cache):
+def races(search: ThresholdSearch, seeds: int, evaluations: int, console: Console, cache: Cache) -> list[dict]:
     """One row per race, with and without the limit's term: simulated images and the final cost over the seeds."""
     rows = []
     clock = Clock(console, len({0.0, search.config.limit}) * len(RACES) * seeds)
     for limit in sorted({0.0, search.config.limit}):
-        results = {name: [] for name in RACES}
+        results: dict[str, list[dict]] = {name: [] for name in RACES}
         for seed in range(seeds):
             for name, racing in RACES.items():
                 key = f"{name}|limit {limit:g}|{evaluations}|{seed}"
@@ -388,11 +224,11 @@ def races(search: ThresholdSearch, seeds, evaluations, console, cache):
     return rows
 
 
-def one_race(search: ThresholdSearch, limit, racing, seed, evaluations):
+def one_race(search: ThresholdSearch, limit: float, racing: Racing | None, seed: int, evaluations: int) -> dict:
     """One search with the engine "scipy"; the seed draws its populations, the subset stays."""
     began = time.perf_counter()
     config = replace(search.config, limit=limit)
-    simulated = SimulatedObjective(config, search.snn, search.searched)
+    simulated = SimulatedObjective(config, search.snn, search.searched, plan=config.plan())
     subset = subsets(search.searched.labels, config.images, "fixed", config.seed)
     engine = thresholds_objective(search).engine("scipy", mutation=MUTATION, crossover=CROSSOVER)
     steps = evolve(
@@ -408,8 +244,8 @@ def one_race(search: ThresholdSearch, limit, racing, seed, evaluations):
     }
 
 
-def overhead(repeats=200):
-    """Milliseconds of ask and tell per generation, no objective: median of `repeats` warm generations."""
+def overhead(repeats: int = 200) -> list[dict]:
+    """Milliseconds of ask and tell per generation, no objective: median of ``repeats`` warm generations."""
     import jax
 
     rows = []
@@ -430,7 +266,7 @@ def overhead(repeats=200):
     return [*rows, *overhead_on_device(low, high)]
 
 
-def overhead_on_device(low, high, generations=100, repeats=9):
+def overhead_on_device(low: np.ndarray, high: np.ndarray, generations: int = 100, repeats: int = 9) -> list[dict]:
     """The jitted loop, sphere included, per generation: one run alone and one of twenty side by side."""
     import jax
     import jax.numpy as jnp
@@ -439,7 +275,7 @@ def overhead_on_device(low, high, generations=100, repeats=9):
         return jnp.sum(points**2, axis=-1)
 
     rows = []
-    engine = evo.make_engine("jax", low, high, POPULATION)
+    engine: Any = evo.make_engine("jax", low, high, POPULATION)
     for runs in (1, 20):
         keys = jax.random.split(jax.random.PRNGKey(0), runs)
         times = []
@@ -453,112 +289,54 @@ def overhead_on_device(low, high, generations=100, repeats=9):
     return rows
 
 
-def show_costs(console, comparison):
-    """One table per budget, a column per objective, and one for the cost on fresh images where it is known."""
-    for budget in BUDGETS:
-        rows = [row for row in comparison if row["budget"] == budget]
-        names = list(dict.fromkeys(row["objective"] for row in rows))
-        table = Table(
-            title=f"best cost after {budget} evaluations: median and quartiles, {rows[0]['seeds']} seeds"
-        )
-        table.add_column("optimiser")
-        for column in (*names, *(["on fresh images"] if "fresh" in rows[0] else [])):
-            table.add_column(column, justify="right")
-        for optimizer in dict.fromkeys(row["optimizer"] for row in rows):
-            own = [row for row in rows if row["optimizer"] == optimizer]
-            cells = [*own, *(row["fresh"] for row in own if "fresh" in row)]
-            table.add_row(optimizer, *(show(cell) for cell in cells))
-        console.print(table)
+def show_functions(config: OptimizersConfig, console: Console) -> dict:
+    """The part "functions"; returns its entries in the file of figures."""
+    comparison = compare(OBJECTIVES, config.seeds, console, Cache(None, {}))
+    show_costs(console, comparison)
+    return {"comparison": comparison}
 
 
-def show(cell, digits=3):
-    low, high = cell["quartiles"]
-    return f"{cell['median']:.{digits}g} [{low:.{digits}g}, {high:.{digits}g}]"
+def show_thresholds(config: OptimizersConfig, console: Console) -> dict:
+    """The parts "thresholds" and "racing"; returns their entries in the file of figures."""
+    size = {name: getattr(config, name) for name in ("images", "timesteps", "limit_images", "check_images")}
+    cache, search = Cache(config.cache, size), threshold_search(**size)
+    record: dict[str, Any] = {}
+    if "thresholds" in config.parts:
+        fresh_cost, baseline = search.fresh_cost(), search.codec.baseline_vector()[None]
+        objective = thresholds_objective(search)
+        ours = {"cost": float(objective.cost(baseline)[0]), "fresh": float(fresh_cost(baseline)[0])}
+        rows = compare([objective], config.seeds, console, cache, True, fresh_cost)
+        show_costs(console, rows)
+        console.print("99.7 percentile: cost {cost:.4g}, on fresh images {fresh:.4g}".format(**ours))
+        record |= {"baseline": ours, "thresholds": rows}
+    if "racing" in config.parts:
+        record["racing"] = races(search, config.seeds, config.race_evaluations, console, cache)
+        show_races(console, record["racing"])
+    return record | {"thresholds_size": size}
 
 
-def show_overhead(console, overheads):
-    table = Table(title=f"overhead per generation, P = {POPULATION}, D = {DIMENSION}, warm")
-    for column in ("engine", "form", "ms"):
-        table.add_column(column)
-    for row in overheads:
-        table.add_row(row["engine"], row["form"], f"{row['milliseconds']:.3f}")
-    console.print(table)
-
-
-def show_races(console, rows):
-    title = f"racing, {rows[0]['evaluations']} evaluations, {rows[0]['seeds']} seeds: median and quartiles"
-    table = Table(title=title)
-    columns = (
-        "",
-        "limit's weight",
-        "images simulated",
-        "share",
-        "final cost",
-        "same end",
-        "limit passes",
-        "seconds",
-    )
-    for column in columns:
-        table.add_column(column, justify="right" if column else "left")
-    for row in rows:
-        images, share, cost, passes, seconds = (
-            show(row[name], 4) for name in ("images", "share", "cost", "limit_passes", "seconds")
-        )
-        same = f"{row['same_end']}/{row['seeds']}"
-        table.add_row(row["race"], f"{row['limit']:g}", images, share, cost, same, passes, seconds)
-    console.print(table)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:2])
-    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
-    parser.add_argument("--cache", type=Path, default=Path("runs/optimizers.json"), help="runs of the thresholds")
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--images", type=int, default=30, help="training images that a candidate is simulated on")
-    parser.add_argument(
-        "--timesteps", type=int, default=30, help="timesteps of the simulation, ten of delay included"
-    )
-    parser.add_argument(
-        "--limit-images", type=int, default=0, help="training images of the preset's limit term; 0: without"
-    )
-    parser.add_argument("--check-images", type=int, default=400, help="fresh training images of the final cost")
-    parser.add_argument("--race-evaluations", type=int, default=BUDGETS[0], help="evaluations of a raced search")
-    arguments = parser.parse_args()
+def main(config: OptimizersConfig) -> None:
+    """Run the parts asked for, print their tables and write their figures."""
+    at_least(config, seeds=1, images=1, timesteps=2, limit_images=0, check_images=1, race_evaluations=POPULATION)
     console = Console()
+    if not console.is_terminal:  # no table is cut in a file
+        console = Console(width=120)
     began = time.perf_counter()
-    record = {"machine": f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"}
-    seeds = arguments.seeds
-    if "functions" in arguments.parts:
-        record["comparison"] = compare(OBJECTIVES, seeds, console, Cache(None, {}))
-        show_costs(console, record["comparison"])
-    if "overhead" in arguments.parts:
+    record: dict[str, Any] = {
+        "machine": f"{platform.machine()}, Python {platform.python_version()}, NumPy {np.__version__}"
+    }
+    if "functions" in config.parts:
+        record |= show_functions(config, console)
+    if "overhead" in config.parts:
         record["overhead"] = overhead()
         show_overhead(console, record["overhead"])
-    if {"thresholds", "racing"} & set(arguments.parts):
-        size = {name: getattr(arguments, name) for name in ("images", "timesteps", "limit_images", "check_images")}
-        cache, search = Cache(arguments.cache, size), threshold_search(**size)
-        if "thresholds" in arguments.parts:
-            fresh_cost, baseline = search.fresh_cost(), search.codec.baseline_vector()[None]
-            objective = thresholds_objective(search)
-            record["baseline"] = {
-                "cost": float(objective.cost(baseline)[0]),
-                "fresh": float(fresh_cost(baseline)[0]),
-            }
-            record["thresholds"] = compare([objective], seeds, console, cache, True, fresh_cost)
-            show_costs(console, record["thresholds"])
-            console.print(
-                "99.7 percentile: cost {cost:.4g}, on fresh images {fresh:.4g}".format(**record["baseline"])
-            )
-        if "racing" in arguments.parts:
-            record["racing"] = races(search, seeds, arguments.race_evaluations, console, cache)
-            show_races(console, record["racing"])
-        record["thresholds_size"] = size
+    if {"thresholds", "racing"} & set(config.parts):
+        record |= show_thresholds(config, console)
     record["seconds"] = time.perf_counter() - began
-    console.print(f"{seeds} seeds, {record['seconds']:.0f} s, {record['machine']}", highlight=False)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=1))
+    console.print(f"{config.seeds} seeds, {record['seconds']:.0f} s, {record['machine']}", highlight=False)
+    if config.json:
+        write_json(config.json, record)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(OptimizersConfig, main, "optimizers", __doc__)

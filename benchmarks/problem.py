@@ -128,7 +128,7 @@ def macs(network: Network, *, fold: bool = False, first: bool = True, matrix_pos
     """Multiply-accumulates of one image and one step, taps in the zero padding included.
 
     Args:
-        fold: a 2x2 average pool behind a convolution is folded into it: one output in four is computed.
+        fold: a 2x2 average pool after a convolution is folded into it: one output in four is computed.
         first: count the edges that read the image; their current is constant and can be computed once.
         matrix_positions: a convolution whose input times output positions are at most this many is one dense
             matrix product (``jaxsnn.networks.linear_maps``), counted as such.
@@ -140,12 +140,12 @@ def macs(network: Network, *, fold: bool = False, first: bool = True, matrix_pos
             if edge.source == IMAGE and not first:
                 continue
             shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
-            for op, behind in zip(edge.ops, (*edge.ops[1:], None)):
+            for op, after in zip(edge.ops, (*edge.ops[1:], None)):
                 target = output_shape(op, shape)
                 if isinstance(op, Dense):
                     total += math.prod(shape) * op.features
                 elif isinstance(op, Conv):
-                    pool = behind.window if isinstance(behind, AvgPool) else 1
+                    pool = after.window if isinstance(after, AvgPool) else 1
                     pooled = math.prod(target[:2]) // pool**2
                     pairs = math.prod(shape[:2]) * pooled
                     if pairs > matrix_positions:
@@ -181,7 +181,7 @@ def additions_per_synop(network: Network) -> np.ndarray:
 
 
 def _reach(ops: Sequence, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Outputs of the first map that a unit reaches on average: of the map itself, and behind the pool after it."""
+    """Outputs of the first map that a unit reaches on average: of the map itself, and of the pool after it."""
     match ops:
         case [Conv() as conv, AvgPool() as pool, *_]:
             windows = (1, pool.window)

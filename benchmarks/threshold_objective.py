@@ -8,6 +8,7 @@ good one by the cost on other training images, which no optimiser sees. Test ima
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,10 @@ class ThresholdSearch:
     """What a search of the embedded network's thresholds needs.
 
     Attributes:
-        config: of the job; its engine is lshade for the plan alone: groups of one size keep one compiled shape,
+        config: of the search; its engine is lshade for the plan alone: groups of one size keep one compiled shape,
             however many candidates an engine asks for.
         searched, fresh: training images (N, 32, 32, 3) that the search may see, and others.
-        check_images: of the fresh ones that a final cost is taken on.
+        check_images: how many of the fresh ones a final cost is taken on.
     """
 
     config: OptimizeConfig
@@ -67,9 +68,10 @@ def threshold_search(images: int, timesteps: int, limit_images: int, check_image
     ``limit_images`` are those of the accuracy as T grows, a term that 0 leaves out; ``check_images`` are those
     that no optimiser sees. In int8, so that a candidate costs the same in every batch.
     """
-    terms = {"limit_images": limit_images} if limit_images else {"limit": 0.0}
-    config = OptimizeConfig(images=images, timesteps=timesteps, engine="lshade", precision="int8", **terms)
-    config = config.checked()
+    terms: dict[str, Any] = {"limit_images": limit_images} if limit_images else {"limit": 0.0}
+    config = OptimizeConfig(
+        images=images, timesteps=timesteps, engine="lshade", precision="int8", **terms
+    ).checked()
     snn, *_ = load_snn(None)
     train = data.load("embedded", "train")
     calibration = calibrate(snn.network, snn.params, train.images[data.balanced(train.labels, 500, 0, "train")])

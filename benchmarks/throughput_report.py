@@ -56,10 +56,12 @@ def range_of(values: dict[str, float], digits: int = 3) -> str:
 
 
 def share_of(value: float | None, best: float | None) -> str:
+    """A share of the best in per cent, "-" where one of them is not known."""
     return "-" if value is None or not best else f"{100 * value / best:.0f} %"
 
 
 def show_peaks(report: Report, peaks: dict) -> None:
+    """The machine and the best that it can do."""
     facts = peaks["facts"]
     dots = ", ".join(f"{name} {rate:.0f}" for name, rate in peaks["best_dot_gflops"].items())
     report.console.print(f"{facts['cpu']}, {facts['cores']} cores", highlight=False)
@@ -137,6 +139,7 @@ def show_comparison(report: Report, title: str, checks: list[dict], rows: list[d
 
 
 def show_sweep(report: Report, title: str, rows: list[dict]) -> None:
+    """Time and spikes as the thresholds grow."""
     body = [
         [
             row["contender"],

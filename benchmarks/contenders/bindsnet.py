@@ -13,7 +13,7 @@ from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, la
 
 
 def strided_kernel(kernel: np.ndarray, window: int) -> np.ndarray:
-    """(k, k, C, F) of a convolution with a ``window`` x ``window`` average pool behind it, as one strided kernel.
+    """(k, k, C, F) of a convolution with a ``window`` x ``window`` average pool after it, as one strided kernel.
 
     Its stride is ``window``, its padding that of the convolution.
     """
@@ -46,11 +46,12 @@ class BindsNet(Scores):
     def build(self) -> None:
         import torch
 
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(os.cpu_count() or 1)
         self.torch = torch
-        if "bindsnet" not in sys.modules:
-            # its package without running the __init__
-            sys.modules["bindsnet"] = importlib.util.module_from_spec(importlib.util.find_spec("bindsnet"))
+        spec = importlib.util.find_spec("bindsnet")
+        if "bindsnet" not in sys.modules and spec is not None:
+            # its package without running the __init__, which imports what a simulation does not need
+            sys.modules["bindsnet"] = importlib.util.module_from_spec(spec)
         from bindsnet.conversion.nodes import SubtractiveResetIFNodes
         from bindsnet.network import Network as Net
         from bindsnet.network.nodes import Input
@@ -76,19 +77,19 @@ class BindsNet(Scores):
     def _connection(self, ops, shape, amplitude, source, target):
         from bindsnet.network.topology import Connection, Conv2dConnection
 
-        weighted, behind = ops[0], ops[1:]
+        weighted, after = ops[0], ops[1:]
         params = self.problem.params
         bias = {}
         if getattr(weighted, "bias", False):
             bias = {"b": self.torch.from_numpy(params[f"{weighted.name}.bias"].copy())}
-        match weighted, behind:
+        match weighted, after:
             case Dense(), ():
                 kernel = np.ascontiguousarray(self.kernel(weighted, amplitude, shape).T)
                 return Connection(source, target, w=self.torch.from_numpy(kernel), **bias)
             case Conv(), (() | (AvgPool(),)):
-                window = behind[0].window if behind else 1
+                window = after[0].window if after else 1
                 if window > 1 and weighted.stride > 1:
-                    raise Unsupported("BindsNET: a pool behind a strided convolution")
+                    raise Unsupported("BindsNET: a pool after a strided convolution")
                 kernel = strided_kernel(params[f"{weighted.name}.kernel"] * np.float32(amplitude), window)
                 kernel = self.torch.from_numpy(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)))
                 stride, pad = weighted.stride * window, weighted.kernel // 2

@@ -3,10 +3,11 @@
 import numpy as np
 
 from benchmarks.problem import CHECK_STEPS, Problem
+from jaxsnn.simulation.observables import Observables
 
 
 class Ours:
-    """``jaxsnn.simulation.observe.observe`` with one plan."""
+    """``jaxsnn.simulation.observe.observe`` with one plan, whose fields are ``plan``."""
 
     def __init__(self, problem: Problem, plan: dict):
         from jaxsnn.networks.spiking import SNN
@@ -29,10 +30,20 @@ class Ours:
         error = np.abs(observed.spikes[0] - expected).max() / expected.max()
         return {"differing": int(images - observed.correct[0, -1]), "error": float(error), "of": "spikes"}
 
-    def _observe(self, images, timesteps, delay, candidates, scale, labels):
+    def _observe(
+        self, images: int, timesteps: int, delay: str, candidates: int, scale: float, labels: np.ndarray
+    ) -> Observables:
         from jaxsnn.networks.spiking import Dynamics, Genes
         from jaxsnn.simulation.observe import observe
 
         genes = Genes(self.problem.thresholds[:candidates] * np.float32(scale))
         dynamics = Dynamics(delay=delay)
-        return observe(self.snn, genes, self.problem.images[:images], labels, timesteps, dynamics, self.plan)
+        return observe(
+            self.snn,
+            genes,
+            self.problem.images[:images],
+            labels,
+            timesteps=timesteps,
+            dynamics=dynamics,
+            plan=self.plan,
+        )

@@ -1,48 +1,56 @@
 """SpikingJelly, snnTorch and plain PyTorch."""
 
 import os
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders.base import Scores
-from jaxsnn.networks.description import AvgPool, Conv
+from benchmarks.contenders.base import PeerLayer, Scores, Unsupported
+from jaxsnn.networks.description import AvgPool, Conv, Dense, output_shape
 
 
 class TorchPeer(Scores):
-    """A peer in PyTorch, on the GPU if there is one; a subclass gives ``net`` (its modules) and ``simulate``."""
+    """A peer in PyTorch, on the GPU if there is one; ``build`` sets ``net``, its modules."""
+
+    net: Any
 
     def build(self) -> None:
         import torch
 
-        torch.set_num_threads(os.cpu_count())
+        torch.set_num_threads(os.cpu_count() or 1)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.layout = torch.contiguous_format
 
-    def modules(self, ops, shape, amplitude, step_mode: dict | None = None, library=None) -> list:
-        """The ops of an edge as modules of ``library`` (default ``torch.nn``) on the device."""
+    @abstractmethod
+    def simulate(self, x: Any, steps: int) -> Any:
+        """Summed scores (N, classes) of normalised images (N, C, H, W), tensors on the device."""
+
+    def modules(self, layer: PeerLayer, library: Any = None, **options: str) -> list:
+        """The ops of a layer as modules of ``library`` (default ``torch.nn``) on the device."""
         import torch
 
         library = library or torch.nn
-        options = step_mode or {}
+        shape, amplitude = layer.shape, layer.amplitude
         made = []
-        for op in ops:
+        for op in layer.ops:
             if isinstance(op, AvgPool):
                 made.append(library.AvgPool2d(op.window, **options))
-                shape = (shape[0] // op.window, shape[1] // op.window, shape[2])
+                shape = output_shape(op, shape)
                 continue
+            if not isinstance(op, Conv | Dense):
+                raise Unsupported(f"{type(op).__name__} has no module")
             kernel = torch.from_numpy(self.kernel(op, amplitude, shape))
             amplitude = 1.0
             if isinstance(op, Conv):
                 size = (kernel.shape[1], op.features, op.kernel, op.stride, op.kernel // 2)
                 module = library.Conv2d(*size, bias=op.bias, **options)
-                sides = ((side + 2 * (op.kernel // 2) - op.kernel) // op.stride + 1 for side in shape[:2])
-                shape = (*sides, op.features)
             else:
                 if len(shape) == 3:
                     made.append(library.Flatten(**options))
                 module = library.Linear(kernel.shape[1], op.features, bias=op.bias, **options)
-                shape = (op.features,)
+            shape = output_shape(op, shape)
             with torch.no_grad():
                 module.weight.copy_(kernel)
                 if op.bias:
@@ -76,15 +84,14 @@ class SpikingJelly(TorchPeer):
         import torch
         from spikingjelly.activation_based import layer, neuron
 
-        multi = {"step_mode": "m"}
         made = []
-        for ops, shape, amplitude, threshold in self.edges():
-            made += self.modules(ops, shape, amplitude, multi, layer)
-            if threshold is not None:
-                made.append(neuron.IFNode(v_threshold=threshold, v_reset=None, **multi))
+        for edge in self.edges():
+            made += self.modules(edge, layer, step_mode="m")
+            if edge.threshold is not None:
+                made.append(neuron.IFNode(v_threshold=edge.threshold, v_reset=None, step_mode="m"))
         self.net = torch.nn.Sequential(*made).eval()
 
-    def simulate(self, x, steps):
+    def simulate(self, x: Any, steps: int) -> Any:
         from spikingjelly.activation_based import functional
 
         scores = self.net(x.expand(steps, *x.shape)).float().sum(0)
@@ -102,7 +109,7 @@ class PlainTorch(TorchPeer):
         super().build()
         import torch
 
-        self.maps = [(torch.nn.Sequential(*self.modules(*edge)), threshold) for *edge, threshold in self.edges()]
+        self.maps = [(torch.nn.Sequential(*self.modules(edge)), edge.threshold) for edge in self.edges()]
         self.net = torch.nn.ModuleList(linear for linear, _ in self.maps)
         self.step = torch.compile(self._step, dynamic=False) if self.compiled else self._step
 
@@ -119,7 +126,7 @@ class PlainTorch(TorchPeer):
             x = spikes
         raise AssertionError("a network ends in a read-out")
 
-    def simulate(self, x, steps):
+    def simulate(self, x: Any, steps: int) -> Any:
         scores, membranes = self._step(x, None)
         for _ in range(steps - 1):
             drive, membranes = self.step(x, membranes)
@@ -136,15 +143,15 @@ class SnnTorch(TorchPeer):
         import torch
 
         self.net, self.nodes = torch.nn.ModuleList(), []
-        for *edge, threshold in self.edges():
-            self.net.append(torch.nn.Sequential(*self.modules(*edge)))
-            if threshold is not None:
+        for edge in self.edges():
+            self.net.append(torch.nn.Sequential(*self.modules(edge)))
+            if edge.threshold is not None:
                 node = snntorch.Leaky(
-                    beta=1.0, threshold=threshold, reset_mechanism="subtract", surrogate_disable=True
+                    beta=1.0, threshold=edge.threshold, reset_mechanism="subtract", surrogate_disable=True
                 )
                 self.nodes.append(node.to(self.device))
 
-    def simulate(self, x, steps):
+    def simulate(self, x: Any, steps: int) -> Any:
         membranes = [node.reset_mem() for node in self.nodes]
         scores = 0
         for _ in range(steps):

@@ -3,9 +3,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from typing import TextIO
 
 
 class Failed(Exception):
@@ -15,13 +16,15 @@ class Failed(Exception):
 class Worker:
     """One contender in its process; runs when asked, waits otherwise."""
 
-    def __init__(self, problem: Path, name: str, log):
+    def __init__(self, problem: Path, name: str, log: TextIO):
         self.name, self.waited = name, 0.0
         arguments = [sys.executable, "-m", "benchmarks.contenders.worker", str(problem), name]
         root = Path(__file__).parents[2]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
         self.process = subprocess.Popen(arguments, cwd=root, text=True, **pipes)
-        self.loaded = None
+        assert self.process.stdin and self.process.stdout  # both are pipes
+        self._requests, self._replies = self.process.stdin, self.process.stdout
+        self.loaded: dict | None = None
 
     def wait_ready(self) -> None:
         """Wait until the contender has loaded its problem; ``Failed`` where it cannot."""
@@ -35,14 +38,14 @@ class Worker:
             Failed: the contender cannot do it, or its process has ended.
         """
         self.wait_ready()
-        self.process.stdin.write(json.dumps({"do": do, "with": options}) + "\n")
-        self.process.stdin.flush()
+        self._requests.write(json.dumps({"do": do, "with": options}) + "\n")
+        self._requests.flush()
         reply = self._reply()
         self.waited += reply["idle_cpu_seconds"]
         return reply
 
     def _reply(self) -> dict:
-        line = self.process.stdout.readline()
+        line = self._replies.readline()
         reply = json.loads(line) if line else {"error": f"its process ended with code {self.process.wait()}"}
         if "error" in reply:
             raise Failed(reply["error"])
@@ -50,12 +53,13 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        self.process.stdin.close()
+        self._requests.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self._replies.close()
 
     def __enter__(self) -> "Worker":
         return self
@@ -79,7 +83,7 @@ def take_turns(workers: list[Worker], requests: dict[str, dict], rounds: int, le
     found: dict[str, dict] = {}
     going = list(workers)
 
-    def attempt(worker: Worker, action) -> dict | None:
+    def attempt(worker: Worker, action: Callable[[], dict | None]) -> dict | None:
         try:
             return action()
         except Failed as error:

@@ -6,7 +6,7 @@ Every contender simulates the same converted network: the same weights and thres
 constant current at every step, no gradients, uint8 images in and summed class scores out. What was done for the
 peers, and how each is run:
 
-- All get all cores. Spikes carry the threshold as amplitude: the threshold of the layer in front is multiplied
+- All get all cores. Spikes carry the threshold as amplitude: the threshold of the layer before is multiplied
   into the weights once, outside the timing, as a user who converts a network does. They simulate one candidate at
   a time, in batches of images; the sweep in ``benchmarks.throughput`` finds their best batch, and for PyTorch's
   family whether channels-last arrays are faster.
@@ -22,7 +22,7 @@ peers, and how each is run:
   layer with a bias starts too early. It runs under the XLA flag that ``jaxsnn`` sets, which makes it faster.
 - BindsNET, which the paper used: ``SubtractiveResetIFNodes`` from its own converter, ``Conv2dConnection`` and
   ``Connection``, ``one_step=True`` (no layer delay; the work per step is the same). It has no average pool: a
-  convolution and the pool behind it become one strided 4x4 ``Conv2dConnection``, which is exact and takes 2.25
+  convolution and the pool after it become one strided 4x4 ``Conv2dConnection``, which is exact and takes 2.25
   times fewer operations than the two. Its package imports data sets and environments that a simulation does not
   need, so that only ``bindsnet.network`` and ``bindsnet.conversion`` are loaded.
 

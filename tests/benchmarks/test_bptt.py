@@ -136,18 +136,9 @@ def test_a_run_that_is_there_is_read_only_if_it_is_whole_and_the_same(tmp_path):
         run_apart(tmp_path, "run", "jaxsnn.optimize", [])
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        (["--repeats", "0"], "--repeats is 0, expected at least 1"),
-        (["--memory", "-1"], "--memory is -1.0, expected above 0 and finite"),
-        (["--unrolled", "5", "0"], "--unrolled is 0, expected at least 1"),
-        (["--unrolled"], "--unrolled needs one number of timesteps at least"),
-        (["--search", "EMPTY"], "results.json does not exist"),
-    ],
-)
-def test_bad_input_is_one_clear_sentence(arguments, message, tmp_path):
-    given = [str(tmp_path) if a == "EMPTY" else a for a in arguments]
-    command = [sys.executable, "-m", "benchmarks.bptt", "--out", str(tmp_path / "out"), *given]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_clear_sentence(tmp_path):
+    """In a process of its own; ``test_commands`` tries more in this one."""
+    given = ["--out", str(tmp_path / "out"), "--search", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "benchmarks.bptt", *given], capture_output=True, text=True)
+    assert done.returncode == 2 and "results.json does not exist" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

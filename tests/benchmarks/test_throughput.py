@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import throughput
+from benchmarks import throughput, throughput_problem
 from benchmarks.contenders import entries
 from benchmarks.contenders.base import Scores, Unsupported
 from benchmarks.contenders.bindsnet import strided_kernel, strided_macs
@@ -70,7 +70,7 @@ def test_a_strided_kernel_is_the_convolution_and_its_pool():
 
 
 def test_work_of_strided_kernels_in_vgg15():
-    """16 taps at a quarter of the positions instead of 9 at all, behind five convolutions."""
+    """16 taps at a quarter of the positions instead of 9 at all, after five convolutions."""
     pooled = 9 * (32**2 * 64 * 64 + 16**2 * 128**2 + 8**2 * 256**2 + 4**2 * 512**2 + 2**2 * 512**2)
     assert strided_macs(architecture("vgg15")) == 315_334_656 - pooled + pooled * 4 // 9
 
@@ -95,7 +95,7 @@ def test_a_problem_survives_its_file(tmp_path):
 @pytest.mark.parametrize("name", [name for name in entries.PEERS if "compiled" not in name])
 @pytest.mark.parametrize("network", ["pool_before", "bias"])
 def test_peers_simulate_the_same_network(name, network):
-    """Bit for bit: every sum is exact, in bfloat16 too. Spyx starts biases too early (peers' docstring)."""
+    """Bit for bit: every sum is exact, in bfloat16 too. Spyx starts biases too early (the worker's docstring)."""
     absent = entries.missing(entries.PEERS[name])
     if absent:
         pytest.skip(f"{' and '.join(absent)} not installed")
@@ -117,7 +117,7 @@ def test_a_peer_does_not_depend_on_its_batch():
 
 def test_a_peer_refuses_what_it_cannot_express():
     problem = dyadic_problem("residual")
-    with pytest.raises(Unsupported, match="layer c does not read the layer in front of it alone"):
+    with pytest.raises(Unsupported, match="layer c does not read the layer before it alone"):
         list(Scores.edges(type("Peer", (), {"problem": problem})))
 
 
@@ -138,7 +138,7 @@ def test_a_whole_run(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(throughput, "machine", lambda: peak)
     problems = []
     monkeypatch.setattr(
-        throughput, "load_problem", lambda path: problems.append(load_problem(path)) or problems[-1]
+        throughput_problem, "load_problem", lambda path: problems.append(load_problem(path)) or problems[-1]
     )
     config = throughput.ThroughputConfig(
         networks=(),
@@ -171,8 +171,8 @@ def test_a_whole_run(weights, tmp_path, monkeypatch):
         Genes(problem.thresholds),
         problem.images[:80],
         np.zeros(80, np.int64),
-        6,
-        Dynamics(delay="layer"),
+        timesteps=6,
+        dynamics=Dynamics(delay="layer"),
     )
     assert row["spikes_per_image_step"] == pytest.approx(observed.spikes.sum() / (3 * 80 * 4), rel=1e-3)
     assert {p.name for p in config.out.iterdir()} >= {
@@ -197,7 +197,7 @@ def test_a_ratio_is_the_median_of_the_rounds():
     [
         ({"contenders": ("SpikingJeli",)}, "no contender 'SpikingJeli': the names are jaxsnn"),
         ({"contenders": ("BindsNET",)}, "names none of ours"),
-        ({"population": (0,)}, "--population needs numbers above 0, got 0"),
+        ({"population": (0,)}, "--population is 0, expected at least 1"),
         ({"rounds": 0}, "--rounds is 0, expected at least 1"),
     ],
 )
@@ -218,8 +218,12 @@ def test_our_contender_is_observe():
     contender = Ours(problem, {"backend": "xla"})
     found = contender.run(images=6, timesteps=9, delay="none", candidates=1)
     observed = observe(
-        SNN(problem.network, problem.params), Genes(problem.thresholds[:1]), problem.images, np.zeros(6, int), 9,
-        Dynamics(delay="none"),
-    )  # fmt: skip
+        SNN(problem.network, problem.params),
+        Genes(problem.thresholds[:1]),
+        problem.images,
+        np.zeros(6, int),
+        timesteps=9,
+        dynamics=Dynamics(delay="none"),
+    )
     assert found["spikes"] == observed.spikes[0].tolist() and found["synops"] == observed.synops[0].tolist()
     assert contender.check(6) == {"differing": 0, "error": 0.0, "of": "spikes"}
