@@ -11,7 +11,7 @@ import numpy as np
 from jaxsnn.analysis.latency import gain_intervals, latency_rows
 from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network, Params
+from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.observables import Observables
@@ -186,7 +186,7 @@ def comparison(
 
 
 def ann_right(
-    network: Network, params: Params, images: np.ndarray, labels: np.ndarray, batch: int = 250
+    network: Network, params: Arrays, images: np.ndarray, labels: np.ndarray, batch: int = 250
 ) -> np.ndarray:
     """Which images the ANN classifies right, bool (B,); the network is folded."""
     starts = range(0, len(images), batch)

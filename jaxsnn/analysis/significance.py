@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network, Params, layer_shapes
+from jaxsnn.networks.description import Arrays, Network, layer_shapes
 from jaxsnn.networks.forward import ann_forward
 
 
@@ -93,7 +93,7 @@ def images_needed(network: Network) -> int:
     return max(shape[-1] // int(np.prod(shape[:-1], dtype=int)) + 1 for shape in shapes)
 
 
-def layer_moments(network: Network, params: Params, batches: Iterable[np.ndarray]) -> list[Moments]:
+def layer_moments(network: Network, params: Arrays, batches: Iterable[np.ndarray]) -> list[Moments]:
     """Moments of every spiking layer's sums in front of the ReLU, flattened to (B H W, F).
 
     Each batch is centred on its own mean on the device and only its F x F scatter leaves it; batches are added
@@ -130,7 +130,7 @@ def _batch_moments(network, params, images):
 
 
 def significance(
-    network: Network, params: Params, images: np.ndarray, ratio: float = 0.999, power: int = 1, batch: int = 100
+    network: Network, params: Arrays, images: np.ndarray, ratio: float = 0.999, power: int = 1, batch: int = 100
 ) -> Significance:
     """PCA of every spiking layer of a folded network on uint8 ``images`` (N, H, W, C), eq. 12-13.
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network, Params, shapes_of
+from jaxsnn.networks.description import Arrays, Network, Params, shapes_of
 from jaxsnn.networks.json_format import from_json, to_json
 from jaxsnn.runtime.files import write_atomically
 
@@ -83,6 +83,6 @@ def embedded_path() -> Path:
     return Path(str(resources.files("jaxsnn") / "embedded" / "vgg_cifar10.safetensors"))
 
 
-def to_device(params: Params) -> dict[str, jax.Array]:
+def to_device(params: Arrays) -> dict[str, jax.Array]:
     """The parameters as device arrays."""
     return {name: jax.numpy.asarray(value) for name, value in params.items()}

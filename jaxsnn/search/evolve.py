@@ -50,6 +50,11 @@ class Racing:
     blocks: int = 5
     confidence: float = 1.0
 
+    @property
+    def numbers(self) -> tuple[int, float]:
+        """Both, as ``race`` takes them."""
+        return self.blocks, self.confidence
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -138,6 +143,16 @@ def select(
     return tuple(sorted(score(vectors, genes, evaluate(genes, indices), terms), key=lambda c: c.cost))
 
 
+def _rivals(parents: np.ndarray, leaders: Sequence[Candidate] | None, keep: int) -> np.ndarray:
+    """The costs (P,) that trials race against: their parents', or the last leader's where that is higher.
+
+    A trial that its own parent beats can still be one of the ``keep`` leaders.
+    """
+    if leaders is None:
+        return parents
+    return np.maximum(parents, leaders[keep - 1].cost if len(leaders) >= keep else np.inf)
+
+
 def evolve(
     engine: Engine,
     state: Any,
@@ -155,9 +170,8 @@ def evolve(
 
     Args:
         state: the engine's, from ``engine.init``, or what was yielded with ``after``.
-        evaluations: of trials, the initial population among them: generations follow while enough are left for
-            one, however many candidates an engine asks for, and until the engine has converged. A parent that is
-            scored again is not counted here.
+        evaluations: of trials, the initial population included. Generations follow while enough are left for one
+            and the engine has not converged. Parents that are scored again are not counted.
         resample: score the parents again on the images their trials are scored on (common random numbers).
         racing: stop evaluating trials that are losing; needs an engine with greedy selection (differential
             evolution), which asks no more of a loser's cost than that it is higher.
@@ -195,19 +209,13 @@ def evolve(
             trials = score(candidates, genes, evaluate(genes, indices), terms)
             images += len(candidates) * len(indices)
         else:
-            rivals = np.asarray(engine.costs(state), np.float64)
-            if not resample:  # a trial that its own parent beats can still be a leader
-                rivals = np.maximum(rivals, leaders[keep - 1].cost if len(leaders) >= keep else np.inf)
-            observed, finished, used = race(
-                evaluate, genes, indices, rivals, raced, racing.blocks, racing.confidence
-            )
+            rivals = _rivals(np.asarray(engine.costs(state), np.float64), None if resample else leaders, keep)
+            observed, finished, used = race(evaluate, genes, indices, rivals, raced, *racing.numbers)
             trials = score(candidates, genes, observed, terms, finished)
             images += used
         asked += len(candidates)
         state = engine.tell(state, candidates, np.array([trial.cost for trial in trials]))
-
-        earlier = scored if resample else leaders
-        leaders = tuple(sorted(earlier + trials, key=lambda c: c.cost)[:keep])
+        leaders = tuple(sorted((scored if resample else leaders) + trials, key=lambda c: c.cost)[:keep])
         costs = np.asarray(engine.costs(state), np.float64)
         converged = bool(engine.converged(state))
         generation = Generation(

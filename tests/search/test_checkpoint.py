@@ -128,7 +128,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, reference, 
     (tmp_path / "run" / ".history.jsonl.ab12cd_9").write_text("half of a li")
     optimize(OptimizeConfig(resume=tmp_path / "run"))
     assert kills.outcome(tmp_path / "run") == reference
-    assert {path.name for path in (tmp_path / "run").iterdir()} == set(run_folder.FILES)
+    # calibrated.safetensors is only there where a search starts from a calibrated network
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {*run_folder.FILES} - {"calibrated.safetensors"}
 
 
 @pytest.mark.slow
