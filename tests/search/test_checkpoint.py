@@ -377,7 +377,7 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_a_sentence(copy, ref
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_atomically", write)
         with pytest.raises(
-            UserError, match=r"checkpoint of generation 3 cannot be written .* behind generation 2"
+            UserError, match=r"checkpoint of generation 3 cannot be written .* after generation 2"
         ):
             optimize(OptimizeConfig(resume=copy))
     assert contents(copy / "checkpoints") == before
