@@ -64,20 +64,22 @@ def wire(
     """
     x = preprocess(network, images)
     shapes = layer_shapes(network)
+    # the constant drives, too, without shortcuts
+    exact = None if dtype is None else jnp.float32
     constant, synapses = [], []
     for layer, output in zip(network.layers, shapes):
         fixed, maps = jnp.zeros((1, *output)), []
         for edge in layer.edges:
             shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
             if any(getattr(op, "bias", False) for op in edge.ops):
-                fixed = fixed + linear_map(edge.ops, params, shape)(jnp.zeros((1, *shape)))
+                fixed = fixed + linear_map(edge.ops, params, shape, sums=exact)(jnp.zeros((1, *shape)))
             if edge.source == IMAGE:
-                fixed = fixed + linear_map(edge.ops, without_biases(params), shape)(x)
+                fixed = fixed + linear_map(edge.ops, without_biases(params), shape, sums=exact)(x)
             else:
-                kernels, sums = without_biases(params), None
+                kernels = without_biases(params)
                 if dtype is not None:
-                    kernels, sums = {name: value.astype(dtype) for name, value in kernels.items()}, jnp.float32
-                maps.append((edge.source, linear_map(edge.ops, kernels, shape, sums=sums)))
+                    kernels = {name: value.astype(dtype) for name, value in kernels.items()}
+                maps.append((edge.source, linear_map(edge.ops, kernels, shape, sums=exact)))
         constant.append(fixed)
         synapses.append(maps)
     return Wiring(constant, synapses)

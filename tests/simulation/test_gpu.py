@@ -1,0 +1,76 @@
+"""The kernels for a GPU, interpreted on a CPU: bit for bit what the plain back-end computes."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from helpers.networks import PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds, with_bias
+from jaxsnn.networks.architectures import vgg
+from jaxsnn.networks.description import shapes_of
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation import dense, gpu
+from jaxsnn.simulation.observe import observe
+from jaxsnn.simulation.plan import Plan
+
+WIDE = {
+    "pool before": with_bias(vgg([[32], [32, 64]], [64], name="wide", pool="before", **PLAIN)),
+    "pool after": vgg([[32, 32], [32]], [32], name="wide", pool="after", **PLAIN),
+}
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """Every kernel interpreted, in small tiles."""
+    fire, box_sums = gpu.fire, gpu._box_sums
+    small = gpu.Tile(32, 16, 32)
+    monkeypatch.setattr(gpu, "fire", functools.partial(fire, interpret=True, tile=small))
+    monkeypatch.setattr(gpu, "_box_sums", functools.partial(box_sums, interpret=True))
+    monkeypatch.setattr(gpu, "usable", lambda precision: True)
+    dense.simulate.clear_cache()
+    yield
+    dense.simulate.clear_cache()
+
+
+def wide_snn(name):
+    network = WIDE[name]
+    rng = np.random.default_rng(0)
+    return SNN(
+        network,
+        {key: (rng.integers(-2, 3, shape) / 4).astype(np.float32) for key, shape in shapes_of(network).items()},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("name", [*WIDE, "residual"])
+def test_kernels_count_what_the_plain_back_end_counts(name, precision, request):
+    snn = dyadic_snn(name) if name == "residual" else wide_snn(name)
+    layers = gpu.layers_of(snn.network, snn.params, precision)
+    assert (sum(layer is not None for layer in layers) == len(layers)) == (name != "residual")
+    thresholds = dyadic_thresholds(len(layers), 2) * (1 if name == "residual" else 8)
+    leak = None if precision == "int8" else np.full_like(thresholds, 0.5)
+    genes = Genes(thresholds, None, leak)
+    # one block, but for the residual network, which is quick: two and a rest
+    plan = Plan(backend="xla", precision=precision, block=2 if name == "residual" else 4)
+    steps = 5 if name == "residual" else 4
+    options = {"timesteps": steps, "dynamics": Dynamics(">=", "none"), "plan": plan}
+    images, labels = dyadic_images(3), np.arange(3) % 3
+    plain = observe(snn, genes, images, labels, **options)
+    request.getfixturevalue("interpreted")
+    found = observe(snn, genes, images, labels, **options)
+    for part in ("correct", "spikes", "synops"):
+        np.testing.assert_array_equal(getattr(found, part), getattr(plain, part))
+
+
+def test_a_device_without_the_kernels_goes_without():
+    assert not gpu.usable("int8")  # a CPU
+    with pytest.raises(ValueError, match="interpret mode"):
+        gpu._probe("int8")
+
+
+def test_blocks_are_equal_parts_and_rows_stay_countable():
+    assert [gpu.block_of(steps) for steps in (0, 1, 8, 9, 28, 86)] == [1, 1, 8, 5, 7, 8]
+    network = WIDE["pool after"]
+    rows = gpu.most_rows(network, 8)
+    assert rows * 8 * 9 * 9 * 32 < 2**31 <= (rows + 1) * 8 * 9 * 9 * 32
