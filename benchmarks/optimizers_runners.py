@@ -129,11 +129,12 @@ def with_scipy(strategy: str, updating: str) -> Run:
 
     def run(objective: Objective, counted: Counted, seed: int) -> None:
         batched = updating == "deferred"
+        start: Any = objective.start(seed)
         differential_evolution(
             (lambda x: counted(x.T)) if batched else lambda x: counted(x[None])[0],
             list(zip(objective.low, objective.high, strict=True)),
             strategy=strategy,
-            init=objective.start(seed),
+            init=start,
             maxiter=counted.budget // POPULATION - 1,
             tol=0,
             mutation=MUTATION,

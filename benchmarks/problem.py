@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,9 +47,10 @@ class Problem:
 
 def save_problem(path: Path, problem: Problem) -> None:
     """Write the problem as one uncompressed npz file."""
-    arrays = {name: getattr(problem, name) for name in ("thresholds", "images", "check_scores", "check_spikes")}
-    params = {f"param:{name}": np.asarray(value) for name, value in problem.params.items()}
-    np.savez(path, network=np.array(to_json(problem.network)), **arrays, **params)
+    names = ("thresholds", "images", "check_scores", "check_spikes")
+    arrays: dict[str, Any] = {name: getattr(problem, name) for name in names}
+    arrays |= {f"param:{name}": np.asarray(value) for name, value in problem.params.items()}
+    np.savez(path, network=np.array(to_json(problem.network)), **arrays)
 
 
 def load_problem(path: Path) -> Problem:
@@ -89,7 +91,7 @@ def random_params(network: Network, images: np.ndarray, seed: int) -> dict[str, 
         params[f"{weighted[0].name}.kernel"] *= gain
         return y * gain
 
-    run(network, preprocess(network, images), scaled, jax.nn.relu)
+    run(network, preprocess(network, jax.numpy.asarray(images)), scaled, jax.nn.relu)
     return params
 
 
