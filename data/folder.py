@@ -1,6 +1,7 @@
 """A folder tree of image files, split/class/*.jpg, as ImageNet is unpacked."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,7 +114,10 @@ def _open(path: str, fit: geometry.Geometry, offset: np.ndarray) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:  # which reads no further than the size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own of large or odd files: what counts is said below
+            opened = Image.open(path)  # which reads no further than the size
+        with opened as image:
             if image.width * image.height > _MOST_PIXELS:
                 raise ValueError(f"it declares {image.width} x {image.height} pixels, more than {_MOST_PIXELS}")
             return fit.fit(image, offset)

@@ -19,7 +19,6 @@ from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
-from jaxsnn.conversion.few_timesteps import work
 from jaxsnn.errors import UserError
 from jaxsnn.records import run_folder
 from jaxsnn.records.calibrated_network import load_start, save_start
@@ -36,12 +35,13 @@ from jaxsnn.runtime.provenance import code_version, describe_device, digest, ver
 from jaxsnn.search import checkpoint
 from jaxsnn.search.checkpoint import Checkpoint
 from jaxsnn.search.evolve import Candidate, Generation
-from jaxsnn.search.job import Job, Start, calibrated_start, history_row, make_codec, make_job
+from jaxsnn.search.job import Job, Start, calibrated_start, calibration_work, history_row, make_codec, make_job
 from jaxsnn.search.objective import search_plan
 from jaxsnn.search.presets import preset_values
 from jaxsnn.simulation.backends import describe
 from jaxsnn.simulation.dense import make_mesh
 from jaxsnn.simulation.plan_table import print_plan
+from jaxsnn.training.distillation import Distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +248,7 @@ def _calibrated(run: _Run, bar: Progress) -> Start:
     config, inputs, seconds = run.config, run.inputs, time.perf_counter()
     start = load_start(run.folder)
     if start is None:
-        total = work(inputs.snn.network, config.calibration_images)
+        total = calibration_work(config, inputs.snn.network)
         task = bar.add_task("calibrate", total=total, note=f"{config.calibration_images} training images")
         start = calibrated_start(config, inputs.snn, inputs.train, lambda count: bar.update(task, advance=count))
         with processes.together():
@@ -345,6 +345,8 @@ def _result(
         raise ValueError("the best candidate has no genes")
     # each layer is simulated twice on the calibration images: to fit its channels, and to fire
     calibrating = 2 * run.config.calibration_images if run.config.start == "calibrated" else 0
+    # and a step of distillation is a forward and a backward pass of each image in its batch
+    calibrating += 2 * run.config.distillation * Distillation(1).batch
     return SearchResult(
         last=last,
         best=best,

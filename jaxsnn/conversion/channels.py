@@ -2,7 +2,7 @@
 
 A neuron that fires at theta_c and whose spike is worth a_c behaves as one with the layer's own threshold theta_l
 if row c of the map in front of it (and its bias) is multiplied by theta_l / theta_c, and input channel c of the
-maps behind it by a_c / theta_l: exact in real arithmetic. So a threshold remains one gene a layer, and a folded
+maps after it by a_c / theta_l: exact in real arithmetic. So a threshold remains one gene a layer, and a folded
 network is an ordinary one for the simulator, for int8 and for export.
 
 An edge without a kernel (the shortcut of a residual block) has nothing to multiply. The layers at its two ends
@@ -147,7 +147,7 @@ def _fold_edge(edge: Edge, params: Params, row, column) -> Edge:
 def _add_bias(edges: Sequence[Edge], params: Params, bias: np.ndarray) -> list[Edge]:
     """The edges with ``bias`` (C,) added to the last map of the first edge that has one.
 
-    A pool behind that map passes a constant on. Where no channel has a bias, or no edge has a map, nothing
+    A pool after that map passes a constant on. Where no channel has a bias, or no edge has a map, nothing
     changes.
     """
     edges = list(edges)

@@ -34,7 +34,7 @@ from jaxsnn.networks.spiking import SNN
 CHUNK = 64
 """Images at once: one compiled shape, and results that do not depend on how much memory there is."""
 SAMPLE = 4096
-"""Most values a channel is fitted to. Twice as many changed the embedded network's accuracy by less than noise."""
+"""Most values that a channel is fitted to: bounds memory and time. Twice as many were no better."""
 MOST_TIMESTEPS = 1024
 GRID = 1 - 0.01 * np.arange(95)
 """Thresholds that are tried, as fractions of the largest activation (Li et al.)."""
@@ -43,7 +43,7 @@ NARROW = 1e-3
 START = 0.5
 """Initial membrane at first: with it an even current's spikes are its rounded value."""
 STARTS = (-1.0, 2.0)
-"""Range of the initial membrane. Within [0, 1) it costs up to a point at T = 8."""
+"""Range of the initial membrane, in thresholds. Within [0, 1) errors were a little larger."""
 SPREAD = {"threshold": 0.5, "bias": 0.4, "start": 0.4}
 """Half the width of what is tried at first: of the threshold's logarithm, and of the others in thresholds."""
 SHRINK = 0.6

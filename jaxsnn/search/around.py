@@ -15,7 +15,7 @@ MOST_V0 = 0.99
 """Genes hold v0 below 1."""
 FACTOR = Block(0.5, 2.0, 1.0, 0.06)
 SHIFT = Block(-0.5, 0.5, 0.0, 0.06)
-"""Box and spread of the initial population. With a spread of 0.15 nearly all of it was worse than the start."""
+"""Box and spread of the initial population: its mean cost was 0.50, the start's 0.39 (embedded, T = 4)."""
 
 
 @dataclass(frozen=True, eq=False)

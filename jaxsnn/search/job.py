@@ -12,8 +12,9 @@ import evo
 from jaxsnn.analysis.latency import latency
 from jaxsnn.conversion.calibration import Calibration, calibrate
 from jaxsnn.conversion.channels import fold_channels
-from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for
+from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for, work
 from jaxsnn.errors import UserError
+from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN, Genes, check_genes
 from jaxsnn.runtime.checks import named
 from jaxsnn.search.around import Around
@@ -24,6 +25,7 @@ from jaxsnn.search.objective import Objective
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.search.space import Codec
 from jaxsnn.simulation.plan import Plan
+from jaxsnn.training.distillation import Distillation, distil
 
 WITH_STRATEGIES = ("scipy", "evosax", "jax")
 """Engines that know DE's strategies, mutation and crossover."""
@@ -212,9 +214,28 @@ def calibrated_start(
     train: data.Dataset,
     progress: Callable[[int], None] | None = None,
 ) -> Start:
-    """The network calibrated for the settings' timesteps on their calibration images, without labels."""
-    subset = next(subsets(train.labels, settings.calibration_images, "fixed", 0))
+    """The network calibrated for the settings' timesteps on their calibration images, without labels.
+
+    ``progress`` is called with what has been done of ``calibration_work``.
+    """
+    images = train.images[next(subsets(train.labels, settings.calibration_images, "fixed", 0))]
     steps = settings.timesteps - settings.dynamics.silent_steps(snn.network)
-    recipe = Recipe(timesteps=steps, comparison=settings.comparison)
-    channels, _ = calibrate_for(snn, train.images[subset], recipe, progress)
+    recipe = Recipe(timesteps=steps, comparison=settings.comparison, seed=settings.seed)
+    channels, _ = calibrate_for(snn, images, recipe, progress)
+    if settings.distillation:
+        how = Distillation(steps, steps=settings.distillation, comparison=settings.comparison, seed=settings.seed)
+        layers = len(snn.network.layers)
+
+        def advance(count: int, loss: float) -> None:
+            if progress is not None:
+                progress(count * layers)
+
+        _, channels = distil(snn, channels, images, how, advance)
     return Start(*fold_channels(snn, channels))
+
+
+def calibration_work(settings: SearchSettings, network: Network) -> int:
+    """Layers x images of ``calibrated_start``, for a progress bar."""
+    batch = min(Distillation(1).batch, settings.calibration_images)
+    trained = settings.distillation * batch * len(network.layers)
+    return work(network, settings.calibration_images) + trained

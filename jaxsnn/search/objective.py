@@ -25,7 +25,7 @@ prototype's searches had 0.3 and gained at every t."""
 
 
 def cost_terms(settings: SearchSettings, network: Network) -> list[cost.Term]:
-    """Eq. 11 and the terms that have a weight."""
+    """The terms that have a weight; eq. 11 where no other has."""
     neurons = tuple(int(np.prod(shape)) for shape in layer_shapes(network)[:-1])
     extra = [
         (settings.area, lambda weight: cost.Area(weight)),
@@ -36,8 +36,10 @@ def cost_terms(settings: SearchSettings, network: Network) -> list[cost.Term]:
         (settings.peak_weight, lambda weight: cost.PeakActivity(weight, neurons)),
         (settings.divergence, lambda weight: cost.Divergence(weight, MEAN_OVER_TIME * weight)),
     ]
-    first = [cost.AccuracyLatency(settings.alpha, settings.beta, settings.gamma)] if settings.paper_cost else []
-    return [*first, *(make(weight) for weight, make in extra if weight)]
+    others = [make(weight) for weight, make in extra if weight]
+    if others and not settings.paper_cost:
+        return others
+    return [cost.AccuracyLatency(settings.alpha, settings.beta, settings.gamma), *others]
 
 
 def search_plan(settings: SearchSettings, plan: Plan) -> Plan:

@@ -54,6 +54,7 @@ PRESETS: dict[str, SearchSettings] = {
     "demo": SearchSettings(),
     "few": SearchSettings(
         start="calibrated",
+        distillation=120,
         delay="none",
         timesteps=4,
         population=24,

@@ -89,6 +89,9 @@ class SearchSettings:
     start: Literal["percentile", "calibrated"] = "percentile"
     """Search thresholds from a percentile of the ANN's activations (the paper), or around a network whose
     thresholds, biases and initial membranes are first calibrated, channel by channel, for the timesteps."""
+    distillation: int = 0
+    """Steps of gradient descent through the timesteps, on 32 of the calibration images each, that bring a calibrated
+    network's thresholds, amplitudes, biases and initial membranes closer to the ANN; no labels, no weights."""
     percentile: float = 99.7
     """Percentile of the ANN's activations that is the baseline's threshold."""
     std: float = 0.15
@@ -154,7 +157,7 @@ class SearchSettings:
     def checked(self) -> Self:
         """The same settings; raises ``UserError`` where one is out of its range or contradicts another."""
         counts = dict.fromkeys(("generations", "images", "finalists", "limit_images", "calibration_images"), 1)
-        at_least(self, seed=0, population=4, timesteps=2 if self.paper_cost else 1, **counts)
+        at_least(self, seed=0, distillation=0, population=4, timesteps=2 if self.paper_cost else 1, **counts)
         at_most(self, population=MOST, timesteps=MOST, finalists=LEADERS)
         in_range(self, "[0, inf)", *WEIGHTS, "std", "tol")
         in_range(self, "(0.5, 1]", "race")
@@ -172,12 +175,14 @@ class SearchSettings:
                 f"{race} needs greedy selection, which {self.engine} does not do; leave one of them out"
             )
         _ = self.attack_used
-        if not any(getattr(self, name) for name in WEIGHTS):
-            raise UserError(f"the cost has no part: give {named(self, 'divergence')} or another weight above 0")
         if self.divergence and self.attack != "none":
             raise UserError(
                 f"{named(self, 'divergence')} compares with the ANN on clean images: leave it or "
                 f"{named(self, 'attack')} out"
+            )
+        if self.distillation and self.start != "calibrated":
+            raise UserError(
+                f"{named(self, 'distillation')} trains what {named(self, 'start')} calibrated finds: give that too"
             )
         if self.start == "calibrated" and (self.search, self.space, self.leak, self.v0) != CALIBRATED_FIXED:
             raise UserError(

@@ -77,7 +77,8 @@ def chunks(
     what = (dynamics.delay, timesteps, per_image, plan.precision, plan.block, across * along)
     rows = min(rows, held.get(what, rows))
     call = functools.partial(simulate, snn.network, dynamics, timesteps, per_image, plan.precision, mesh)
-    call = functools.partial(call, scored=scored)
+    if scored:
+        call = functools.partial(call, scored=True)
     start = 0
     while start < len(images):
         group, size = chunk_shape(candidates, len(images) - start, rows, plan.group, across, along)

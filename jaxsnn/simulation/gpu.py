@@ -81,7 +81,7 @@ def matrix_of(kernel: np.ndarray | jax.Array, precision: str) -> jax.Array:
 
     int8: (F, k k C) int8; bfloat16: (k k C, F) bfloat16; float32: three such on top of each other.
     """
-    flat = kernel.reshape(-1, kernel.shape[-1])
+    flat = jnp.asarray(kernel).reshape(-1, kernel.shape[-1])
     if precision == "int8":
         return flat.T.astype(jnp.int8)
     if precision == "bfloat16":
@@ -252,7 +252,7 @@ def layers_of(network: Network, params: Arrays, precision: str) -> list[Layer | 
     return made
 
 
-def _layer(ops: Sequence, params: dict[str, jax.Array], shape: tuple[int, ...], precision: str) -> Layer | None:
+def _layer(ops: Sequence, params: Arrays, shape: tuple[int, ...], precision: str) -> Layer | None:
     """One edge: a convolution or dense map, a pool before or after it; None for anything else."""
     gather, pooled, after = Layer().gather, 1, False
     match ops:

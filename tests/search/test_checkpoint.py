@@ -181,7 +181,7 @@ def test_sigterm_behind_the_search_ends_at_once(tiny, reference, monkeypatch, tm
         raise AssertionError("the comparison goes on")
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
-        patch.setattr(module, "compare_on_test", compare)
+        patch.setattr(module, "compare_networks", compare)
         optimize(config_of(tiny, folder))
     assert ended.value.code == 0 and checkpoint.files(folder)
     optimize(OptimizeConfig(resume=folder))
@@ -376,9 +376,7 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint_and_a_sentence(copy, ref
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_atomically", write)
-        with pytest.raises(
-            UserError, match=r"checkpoint of generation 3 cannot be written .* after generation 2"
-        ):
+        with pytest.raises(UserError, match=r"checkpoint of generation 3 cannot be written .* after generation 2"):
             optimize(OptimizeConfig(resume=copy))
     assert contents(copy / "checkpoints") == before
     optimize(OptimizeConfig(resume=copy))

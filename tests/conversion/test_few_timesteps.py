@@ -1,0 +1,266 @@
+"""Calibration for few timesteps: folding, fitting, distillation."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from helpers.networks import BACKENDS, NETWORKS, with_bias
+from helpers.reference import simulate as reference
+from jaxsnn.conversion.channels import Channels, fold_channels, groups, of_genes
+from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for, fit_layer, mmse_thresholds, work
+from jaxsnn.errors import UserError
+from jaxsnn.networks.architectures import architecture
+from jaxsnn.networks.description import IMAGE, layer_shapes, shapes_of
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation.divergence import UNIT, log_softmax, probabilities
+from jaxsnn.simulation.observe import observe, record
+from jaxsnn.simulation.plan import Plan
+from jaxsnn.training.distillation import Distillation, distil, divergence, teacher_logits
+
+FREE = Dynamics(delay="none")
+
+
+def dyadic(name, seed=0):
+    """A network with weights and images that are small multiples of powers of two."""
+    network = NETWORKS[name]
+    rng = np.random.default_rng(seed)
+    params = {n: (rng.integers(-4, 5, s) / 8).astype(np.float32) for n, s in shapes_of(network).items()}
+    images = rng.integers(0, 4, (6, *network.input_shape)).astype(np.uint8)
+    return SNN(network, params), images
+
+
+def random_channels(network, seed=1):
+    """Channels that are powers of two, shared where layers must share."""
+    rng = np.random.default_rng(seed)
+    widths = [shape[-1] for shape in layer_shapes(network)]
+    first = groups(network)
+    shared = [first.count(f) > 1 for f in first]
+    draws = [2.0 ** rng.integers(-1, 2, c) for c in widths]
+    thresholds = [draws[f] * 2.0 ** rng.integers(0, 2) for f in first]
+    amplitudes = [t if s else 2.0 ** rng.integers(-1, 2, len(t)) for t, s in zip(thresholds, shared)]
+    biases = [rng.integers(-2, 3, c) / 8 for c in widths]
+    starts = [rng.integers(-1, 5, len(t)) / 4 for t in thresholds]
+    return Channels(tuple(thresholds), tuple(amplitudes), tuple(biases), tuple(starts))
+
+
+def channel_reference(snn, channels, images, steps):
+    """Scores (T, B, classes) in float64 with the channels as they are, nothing folded."""
+    from helpers.reference import apply_edge, normalise
+
+    network, x = snn.network, normalise(snn.network, images)
+    state, scores, curve = {}, 0, []
+    for _ in range(steps):
+        outputs = []
+        for index, layer in enumerate(network.layers):
+            drive = channels.biases[index]
+            for edge in layer.edges:
+                source = x if edge.source == IMAGE else outputs[edge.source]
+                drive = drive + apply_edge(edge.ops, snn.params, source, bias=True)
+            if index == len(network.spiking):
+                scores = scores + drive
+                break
+            theta = channels.thresholds[index]
+            v = state.get(index, channels.starts[index] * theta) + drive
+            fired = v > theta
+            state[index] = v - theta * fired
+            outputs.append(fired * channels.amplitudes[index])
+        curve.append(scores)
+    return np.stack(curve)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folding_is_exact_on_dyadic_networks(name):
+    snn, images = dyadic(name)
+    channels = random_channels(snn.network)
+    folded, genes = fold_channels(snn, channels)
+    scores = record(folded, genes, images, 6)[2][0]
+    assert np.array_equal(scores, channel_reference(snn, channels, images, 6))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_backends_agree_on_folded_networks(backend, precision):
+    snn, images = dyadic("residual")
+    folded, genes = fold_channels(snn, random_channels(snn.network))
+    labels = np.zeros(len(images), int)
+    teacher = probabilities(teacher_logits(snn, images))
+    every = [
+        observe(
+            folded,
+            genes,
+            images,
+            labels,
+            timesteps=5,
+            dynamics=FREE,
+            plan=Plan(backend=b, precision=precision, rows=rows),
+            teacher=teacher,
+        )
+        for b, rows in ((backend, 2), (backend, 64), ("xla", 5))
+    ]
+    for one in every[1:]:
+        for field in ("correct", "spikes", "synops", "divergence"):
+            assert np.array_equal(getattr(one, field), getattr(every[0], field))
+
+
+@pytest.mark.parametrize("delay", ["none", "layer"])
+def test_divergence_is_that_of_the_reference(delay):
+    snn, images = dyadic("bias")
+    genes = Genes(np.array([[0.5] * len(snn.network.spiking), [1.0] * len(snn.network.spiking)]))
+    teacher = probabilities(teacher_logits(snn, images))
+    dynamics, steps = Dynamics(delay=delay), 9
+    observed = observe(
+        snn, genes, images, np.zeros(len(images), int), timesteps=steps, dynamics=dynamics, teacher=teacher
+    )
+    silent = dynamics.silent_steps(snn.network)
+    for row, theta in enumerate(genes.threshold):
+        scores = np.zeros((steps, *teacher.shape))
+        scores[silent:] = reference(snn, theta, images, steps - silent, delay="none")[2]
+        t = np.maximum(np.arange(1, steps + 1) - silent, 1)[:, None, None]
+        kl = (teacher * (np.log(teacher) - log_softmax(scores / t))).sum(-1)
+        assert np.array_equal(observed.divergence[row], np.rint(kl * UNIT).astype(np.int64).sum(1))
+
+
+def test_alike_channels_leave_the_weights_alone():
+    snn, _ = dyadic("pool_before")
+    genes = Genes(np.full((1, len(snn.network.spiking)), 0.7), np.full((1, len(snn.network.spiking)), 0.3))
+    folded, found = fold_channels(snn, of_genes(snn, genes))
+    assert folded.network == snn.network
+    assert all(np.array_equal(folded.params[name], value) for name, value in snn.params.items())
+    assert np.array_equal(found.threshold, genes.threshold) and np.array_equal(found.v0, genes.v0)
+
+
+def test_layers_joined_without_a_kernel_share_a_shape():
+    network = NETWORKS["residual"]
+    assert groups(network) == (0, 1, 0, 3)
+    channels = random_channels(network)
+    thresholds = list(channels.thresholds)
+    thresholds[2] = thresholds[2] * np.array([1, 2, 1, 1])
+    with pytest.raises(UserError, match="a and c are joined"):
+        fold_channels(dyadic("residual")[0], dataclasses.replace(channels, thresholds=tuple(thresholds)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet20"])
+def test_residual_architectures_can_be_calibrated(name):
+    from jaxsnn.conversion.folding import fold
+
+    network = architecture(name, width=0.125)
+    rng = np.random.default_rng(0)
+    params = {
+        n: (np.ones(s) if n.endswith((".scale", ".var")) else rng.normal(size=s) / np.prod(s[:-1]) ** 0.5).astype(
+            np.float32
+        )
+        for n, s in shapes_of(network).items()
+    }
+    snn = SNN(*fold(network, params))
+    images = rng.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
+    channels, fits = calibrate_for(snn, images, Recipe(3, sweeps=1))
+    folded, genes = fold_channels(snn, channels)
+    assert all(fit.squared_error <= fit.before[1] for fit in fits)
+    assert np.isfinite(record(folded, genes, images[:2], 3)[2]).all()
+    _, trained = distil(snn, channels, images, Distillation(2, steps=2, batch=4))
+    fold_channels(snn, trained)
+
+
+@pytest.mark.parametrize("name", ["pool_after", "bias"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_calibration_comes_closer_to_the_ann(name, steps):
+    snn, images = dyadic(name)
+    seen = []
+    channels, fits = calibrate_for(snn, images, Recipe(steps), seen.append)
+    assert sum(seen) == work(snn.network, len(images))
+    assert all(fit.squared_error <= fit.before[1] * (1 + 1e-6) for fit in fits)
+    folded, genes = fold_channels(snn, channels)
+    scores = record(folded, genes, images, steps)[2][0, -1] / steps
+    # the read-out's bias takes its mean error back
+    assert np.allclose(scores.mean(0), teacher_logits(snn, images).mean(0), atol=1e-4)
+
+
+def test_calibration_gives_the_same_bits_again():
+    snn, images = dyadic("bias")
+    one, other = (calibrate_for(snn, images, Recipe(4))[0] for _ in range(2))
+    for name in vars(one):
+        assert all(np.array_equal(a, b) for a, b in zip(getattr(one, name), getattr(other, name)))
+
+
+def test_correction_takes_back_mean_errors():
+    rng = np.random.default_rng(0)
+    currents = rng.normal(0.1, 0.3, (8, 2000, 5)).astype(np.float32)
+    targets = np.maximum(currents.mean(0) + rng.normal(0, 0.05, 5), 0).astype(np.float32)
+    plain, corrected = (fit_layer(currents, targets, Recipe(8, descend=(), correct=on))[1] for on in (False, True))
+    assert corrected[0] < plain[0] / 4
+
+
+def test_thresholds_are_those_of_least_squared_error():
+    values = np.random.default_rng(0).gamma(0.5, size=(500, 3)).astype(np.float32)
+    theta = mmse_thresholds(values, 4)
+    for c in range(3):
+        grid = values[:, c].max() * (1 - 0.01 * np.arange(95))
+        error = [
+            ((t / 4 * np.clip(np.floor(values[:, c] * 4 / t + 0.5), 0, 4) - values[:, c]) ** 2).sum() for t in grid
+        ]
+        assert np.isclose(theta[c], grid[np.argmin(error)])
+
+
+def test_dead_channels_stay_silent():
+    snn, images = dyadic("bias")
+    params = dict(snn.params)
+    params["conv1.kernel"] = params["conv1.kernel"].copy()
+    params["conv1.kernel"][..., 0] = 0
+    params["conv1.bias"] = np.array([-1, 0.5, 0.5, 0.5], np.float32)
+    channels, _ = calibrate_for(SNN(snn.network, params), images, Recipe(4))
+    folded, genes = fold_channels(SNN(snn.network, params), channels)
+    spikes = record(folded, genes, images, 4)[1][0]
+    assert not spikes[..., 0].any() and np.isfinite(channels.thresholds[0]).all()
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda snn, images: (snn, images[:0]), "images have shape"),
+        (lambda snn, images: (SNN(snn.network, snn.params | {"conv1.bias": np.full(4, np.nan)}), images), "NaN"),
+        (
+            lambda snn, images: (SNN(snn.network, {n: 0 * v for n, v in snn.params.items()}), images),
+            "conv1 is never active",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence(change, sentence):
+    snn, images = change(*dyadic("bias"))
+    with pytest.raises(UserError, match=sentence):
+        calibrate_for(snn, images, Recipe(4))
+
+
+@pytest.mark.parametrize("bad", [{"timesteps": 0}, {"timesteps": 4, "descend": ("leak",)}])
+def test_bad_recipes(bad):
+    with pytest.raises(UserError):
+        Recipe(**bad)
+
+
+def test_networks_without_biases_get_them():
+    snn, images = dyadic("pool_before")
+    folded, _ = fold_channels(snn, calibrate_for(snn, images, Recipe(4))[0])
+    assert set(shapes_of(folded.network)) == set(folded.params)
+    assert any(name.endswith(".bias") for name in folded.params)
+    assert shapes_of(with_bias(snn.network)).keys() <= shapes_of(with_bias(folded.network)).keys()
+
+
+def test_distillation_lowers_the_divergence():
+    snn, images = dyadic("bias")
+    snn = SNN(snn.network, snn.params | {"dense2.kernel": snn.params["dense2.kernel"] / 16})
+    layers = len(snn.network.spiking)
+    channels = of_genes(snn, Genes(np.full((1, layers), 4.0), np.full((1, layers), 0.1)))
+    teacher = teacher_logits(snn, images)
+
+    def loss(channels):
+        folded, genes = fold_channels(snn, channels)
+        return float(divergence(teacher, record(folded, genes, images, 3)[2][0, -1] / 3).mean())
+
+    losses = []
+    same, trained = distil(
+        snn, channels, images, Distillation(3, steps=60, batch=6, rate=0.02), lambda n, l: losses.append(l)
+    )
+    assert same.params is not None and len(losses) == 60 and losses[-1] < losses[0]
+    assert loss(trained) < loss(channels) / 2
+    weights, _ = distil(snn, channels, images, Distillation(3, steps=2, batch=6, weight_rate=1e-3))
+    assert not np.array_equal(weights.params["conv1.kernel"], snn.params["conv1.kernel"])
