@@ -10,7 +10,6 @@ from helpers.reference import simulate as reference
 from jaxsnn.conversion.channels import Channels, fold_channels, groups, of_genes
 from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for, fit_layer, mmse_thresholds, work
 from jaxsnn.errors import UserError
-from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.description import IMAGE, layer_shapes, shapes_of
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.divergence import UNIT, log_softmax, probabilities
@@ -140,20 +139,9 @@ def test_layers_joined_without_a_kernel_share_a_shape():
         fold_channels(dyadic("residual")[0], dataclasses.replace(channels, thresholds=tuple(thresholds)))
 
 
-@pytest.mark.slow
-def test_residual_architectures_can_be_calibrated():
-    from jaxsnn.conversion.folding import fold
-
-    network = architecture("resnet20", width=0.25)
-    rng = np.random.default_rng(0)
-    params = {
-        n: (np.ones(s) if n.endswith((".scale", ".var")) else rng.normal(size=s) / np.prod(s[:-1]) ** 0.5).astype(
-            np.float32
-        )
-        for n, s in shapes_of(network).items()
-    }
-    snn = SNN(*fold(network, params))
-    images = rng.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
+def test_residual_networks_can_be_calibrated_and_distilled():
+    """An identity and a strided shortcut: layers that share a shape keep sharing it."""
+    snn, images = dyadic("residual")
     channels, fits = calibrate_for(snn, images, Recipe(3, sweeps=1))
     folded, genes = fold_channels(snn, channels)
     assert all(fit.squared_error <= fit.before[1] for fit in fits)
