@@ -17,7 +17,7 @@ from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import telling
 from jaxsnn.cli.options import DataOptions
-from jaxsnn.cli.training import run_training, training_session, warn
+from jaxsnn.cli.training import run_training, training_session
 from jaxsnn.cli.tuning import RATES, BpttOptions, Start, StartOptions, load_start
 from jaxsnn.conversion.loading import check_data
 from jaxsnn.errors import UserError
@@ -116,7 +116,9 @@ def finetune(config: FinetuneConfig) -> dict:
     console = Console()
     config = config.checked()
     used, rates = config.used(), config.rates()
-    warn(console, *doubts(config.precision, **{name: (rates[name], usual) for name, usual in RATES.items()}))
+    command.warn(
+        console, *doubts(config.precision, **{name: (rates[name], usual) for name, usual in RATES.items()})
+    )
     train, test, start, unrolling, chosen = prepare(config, console)
     batches = Batches(len(chosen), used.batch, config.seed)
     planned = used.epochs * batches.steps

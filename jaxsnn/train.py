@@ -12,7 +12,7 @@ import data
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import telling
 from jaxsnn.cli.options import DataOptions, DebugOptions
-from jaxsnn.cli.training import run_training, training_session, warn
+from jaxsnn.cli.training import run_training, training_session
 from jaxsnn.conversion.loading import check_data, load_network
 from jaxsnn.errors import UserError
 from jaxsnn.networks.json_format import MOST_LEVELS
@@ -153,7 +153,7 @@ def train(config: TrainConfig) -> dict:
     config = config.checked()
     recipe = config.used()
     usual = RECIPES[config.recipe].learning_rate
-    warn(console, *doubts(config.precision, learning_rate=(recipe.learning_rate, usual)))
+    command.warn(console, *doubts(config.precision, learning_rate=(recipe.learning_rate, usual)))
     with telling(console, f"loading {config.data}"):
         training, held, test = load_images(config.data, config.holdout, config.data_dir)
     if recipe.batch > len(training):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import jax
 import tyro
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data import DataError
@@ -91,6 +92,12 @@ def stop_on_interrupt(console: Console, unit: str) -> Iterator[list]:
         yield asked
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def warn(console: Console, *sentences: str) -> None:
+    """Print warnings, a line each."""
+    for sentence in sentences:
+        console.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 def progress_bar(console: Console) -> Progress:

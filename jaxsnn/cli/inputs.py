@@ -4,15 +4,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import jax
 from rich.console import Console
 
 import data
+from jaxsnn.analysis.comparison import ann_right
+from jaxsnn.cli import command
 from jaxsnn.conversion.calibration import Calibration
 from jaxsnn.conversion.loading import check_data, load_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.records.run_config import RunConfig
 from jaxsnn.search.job import calibrated_on
+
+CHECKED = 200
+"""Training images on which the ANN's accuracy is looked at; a second for VGG15 on two cores."""
+BARELY = 1.5
+"""An accuracy below so many times chance is that of no trained network: on 200 images chance alone stays below."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,25 @@ def load_inputs(config: RunConfig, console: Console) -> Inputs:
         test = data.load(config.data, "test", config.data_dir, limit=config.test_images, progress=tell)
         snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
         check_inputs(config, snn, train, test)
-        return Inputs(snn, sha256, train, test, calibrated_on(config, snn, train))
+        inputs = Inputs(snn, sha256, train, test, calibrated_on(config, snn, train))
+    command.warn(console, *suspicions(config, inputs))
+    return inputs
+
+
+def suspicions(config: RunConfig, inputs: Inputs) -> list[str]:
+    """What is allowed and probably not meant, a sentence each."""
+    found = []
+    if config.precision == "bfloat16" and jax.default_backend() == "cpu":
+        found.append("bfloat16 is slower than float32 on a CPU: int8 is the fast precision there")
+    network, train = inputs.snn.network, inputs.train
+    some = train.select(data.balanced(train.labels, min(CHECKED, len(train)), 0, "the training split"))
+    right = ann_right(network, inputs.snn.params, some.images, some.labels).mean()
+    if right < BARELY / network.classes:
+        found.append(
+            f"the ANN itself is right on only {100 * right:.0f} % of {len(some)} training images of "
+            f"{network.classes} classes: are its weights trained, and for these images?"
+        )
+    return found
 
 
 def check_inputs(config: RunConfig, snn: SNN, train: data.Dataset, test: data.Dataset) -> None:

@@ -5,19 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
 from jaxsnn.cli import command
 from jaxsnn.records import run_folder, training_run
 from jaxsnn.records.listing import how_to_resume
 from jaxsnn.training.loop import Batches, Descent, Place, descend, load_checkpoint, save_checkpoint
-
-
-def warn(console: Console, *sentences: str) -> None:
-    """Print warnings, a line each."""
-    for sentence in sentences:
-        console.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -43,7 +36,7 @@ def training_session(
         training_run.opened(folder, name, record, free) as changed,
     ):
         if changed:
-            warn(
+            command.warn(
                 console,
                 f"the program has changed since the run in {folder} was started: its result may differ from "
                 "that of either version",

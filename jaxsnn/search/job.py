@@ -24,8 +24,10 @@ from jaxsnn.search.evolve import Candidate, Generation, Racing, evolve, select, 
 from jaxsnn.search.objective import Objective
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.search.space import Codec
+from jaxsnn.simulation.divergence import probabilities
+from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
-from jaxsnn.training.distillation import Distillation, distil
+from jaxsnn.training.distillation import Distillation, distil, teacher_logits
 
 WITH_STRATEGIES = ("scipy", "evosax", "jax")
 """Engines that know DE's strategies, mutation and crossover."""
@@ -218,20 +220,46 @@ def calibrated_start(
 
     ``progress`` is called with what has been done of ``calibration_work``.
     """
-    images = train.images[next(subsets(train.labels, settings.calibration_images, "fixed", 0))]
+    # not the draw of the search or of the finalists, which would see what was fitted to them
+    images = train.images[next(subsets(train.labels, settings.calibration_images, "fixed", settings.seed + 2))]
     steps = settings.timesteps - settings.dynamics.silent_steps(snn.network)
     recipe = Recipe(timesteps=steps, comparison=settings.comparison, seed=settings.seed)
     channels, _ = calibrate_for(snn, images, recipe, progress)
-    if settings.distillation:
-        how = Distillation(steps, steps=settings.distillation, comparison=settings.comparison, seed=settings.seed)
-        layers = len(snn.network.layers)
+    start = Start(*fold_channels(snn, channels))
+    if not settings.distillation:
+        return start
+    how = Distillation(steps, steps=settings.distillation, comparison=settings.comparison, seed=settings.seed)
+    layers = len(snn.network.layers)
 
-        def advance(count: int, loss: float) -> None:
-            if progress is not None:
-                progress(count * layers)
+    def advance(count: int, loss: float) -> None:
+        if progress is not None:
+            progress(count * layers)
 
-        _, channels = distil(snn, channels, images, how, advance)
-    return Start(*fold_channels(snn, channels))
+    count = min(settings.distillation * how.batch, len(train))  # each image once, as far as they go
+    distilled = train.images[next(subsets(train.labels, count, "fixed", settings.seed + 3))]
+    _, channels = distil(snn, channels, distilled, how, advance)
+    # it helps where there is much to repair, and harms elsewhere: the search's own images decide
+    judged = train.images[next(subsets(train.labels, settings.images, "fixed", settings.seed))]
+    return min(
+        (start, Start(*fold_channels(snn, channels))), key=lambda one: divergence_at(one, snn, judged, settings)
+    )
+
+
+def divergence_at(start: Start, teacher: SNN, images: np.ndarray, settings: SearchSettings) -> int:
+    """Summed divergence of a network from the ANN of ``teacher`` at T, in units of 2^-20 nats."""
+    logits = teacher_logits(teacher, images)
+    observed = observe(
+        start.snn,
+        start.genes,
+        images,
+        logits.argmax(-1),
+        timesteps=settings.timesteps,
+        dynamics=settings.dynamics,
+        teacher=probabilities(logits),
+    )
+    if observed.divergence is None:
+        raise ValueError("no divergence was counted")
+    return int(observed.divergence[0, -1])
 
 
 def calibration_work(settings: SearchSettings, network: Network) -> int:

@@ -54,7 +54,6 @@ PRESETS: dict[str, SearchSettings] = {
     "demo": SearchSettings(),
     "few": SearchSettings(
         start="calibrated",
-        distillation=120,
         delay="none",
         timesteps=4,
         population=24,

@@ -327,3 +327,13 @@ def test_a_folder_of_something_else_is_left_alone(tiny, monkeypatch, capsys, tmp
     arguments = [*SMALL.split(), "--weights", str(tiny), "--out", str(tmp_path)]
     assert "is not a run folder" in refused(monkeypatch, capsys, "optimize", arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_weights_that_were_never_trained_are_noticed(tiny, monkeypatch, capsys):
+    """A network at chance is allowed, and probably a mistake."""
+    arguments = [*SMALL.split(), "--weights", str(tiny), "--explain-plan"]
+    assert call(monkeypatch, "optimize", arguments) == 0
+    assert "are its weights trained, and for these images?" in capsys.readouterr().out.replace("\n", " ")
+    long = "--timesteps 14 --test-timesteps 14 --explain-plan"
+    assert call(monkeypatch, "optimize", [*SMALL.split(), *long.split()]) == 0
+    assert "trained" not in capsys.readouterr().out
