@@ -86,7 +86,7 @@ def test_an_unknown_option_is_named(name, run):
     [
         ("kills --checkpoints", "orbax", "--checkpoints needs Orbax (pip install orbax-checkpoint)"),
         ("fuzz --target weights", "atheris", "fuzzing needs Atheris"),
-        ("throughput --contenders", "spikingjelly", "--contenders: SpikingJelly needs spikingjelly"),
+        ("throughput --contenders", "spikingjelly", "spikingjelly, not installed here"),
     ],
 )
 def test_a_program_that_is_not_installed_is_named(command, absent, sentence, run, monkeypatch):
