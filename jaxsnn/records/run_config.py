@@ -6,7 +6,6 @@ from typing import Any, Self, TypeVar, overload
 
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, at_most, in_range
-from jaxsnn.runtime.files import read_json
 from jaxsnn.runtime.marks import Where, marked
 from jaxsnn.search.presets import DEMO_TEST_TIMESTEPS, PRESETS, preset, preset_values
 from jaxsnn.search.settings import MOST, SearchSettings, settings_in
@@ -98,8 +97,3 @@ def from_record(record: dict[str, Any], where: Path | str, kind: type[RunConfig]
         return kind(**values).checked()
     except UserError as error:
         raise UserError(f"{where} does not hold a run's configuration: {error}") from error
-
-
-def read_config(folder: Path) -> RunConfig:
-    """The configuration of the run in a folder."""
-    return from_record(read_json(folder / "config.json"), folder / "config.json")

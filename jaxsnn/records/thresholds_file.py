@@ -48,10 +48,4 @@ def thresholds_record(
         "layers": [layer.name for layer in network.spiking],
         "comparison": dynamics.comparison,
         "delay": dynamics.delay,
-    } | genes_to_json(genes)
-
-
-def genes_to_json(genes: Genes) -> dict:
-    """One candidate's genes as lists; v0 and leak are None where they are not set."""
-    lists = [None if part is None else np.asarray(part, np.float64)[0].tolist() for part in genes]
-    return dict(zip(("thresholds", "v0", "leak"), lists))
+    } | genes.to_record()

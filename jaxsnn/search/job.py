@@ -264,6 +264,5 @@ def divergence_at(start: Start, teacher: SNN, images: np.ndarray, settings: Sear
 
 def calibration_work(settings: SearchSettings, network: Network) -> int:
     """Layers x images of ``calibrated_start``, for a progress bar."""
-    batch = min(Distillation(1).batch, settings.calibration_images)
-    trained = settings.distillation * batch * len(network.layers)
+    trained = settings.distillation * Distillation(1).batch * len(network.layers)
     return work(network, settings.calibration_images) + trained
