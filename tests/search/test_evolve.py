@@ -72,6 +72,9 @@ def test_subsets_are_balanced_reproducible_and_fixed_or_fresh():
     assert len(set(first)) == 20 and (np.bincount(labels[first]) == 2).all()
     fresh = subsets(labels, 20, "resample", 3)
     assert set(next(fresh)) != set(next(fresh))
+    # a run's seed is also that of its images, fixed or fresh
+    for mode in ("fixed", "resample"):
+        assert len({tuple(sorted(next(subsets(labels, 20, mode, seed)))) for seed in range(4)}) == 4
     with pytest.raises(UserError, match="--images is 101, but there are only 100"):
         next(subsets(labels, 101, "fixed", 0))
 

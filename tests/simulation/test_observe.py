@@ -116,6 +116,20 @@ def test_synaptic_operations_equal_the_weights_that_spikes_touch(name):
         np.testing.assert_array_equal(reach, per_pixel)
 
 
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.backend + str(plan.block or ""))
+def test_a_spike_at_a_border_counts_the_weights_that_it_reaches_there(plan):
+    """The reference says where spikes are; at a border they drive fewer weights than inside."""
+    snn, images = dyadic_snn("pool_after"), dyadic_images(4)
+    theta = dyadic_thresholds(3)
+    observed = observe(
+        snn, Genes(theta), images, np.zeros(4, int), timesteps=6, dynamics=Dynamics(delay="none"), plan=plan
+    )
+    _, spikes, _ = reference.simulate(snn, theta[0], images, 6, ">", "none", x=images.astype(float))
+    for layer, (fired, reach) in enumerate(zip(spikes, fan_out(snn.network))):
+        assert observed.synops[0, layer] == (fired.sum((0, 1, 4)) * reach).sum()
+    assert observed.synops[0, 0] < observed.spikes[0, 0] * fan_out(snn.network)[0].max()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_population_equals_separate_runs_and_chunks_change_nothing(backend):
