@@ -1,15 +1,10 @@
 """Initial populations in the unit cube, (P, D) each."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from evo import bounds, low_discrepancy
 from evo.bounds import Box
 from evo.rng import Generator
-
-if TYPE_CHECKING:  # evo.problem imports this module
-    from evo.problem import Search
 
 
 def uniform(rng: Generator, size: int, dimension: int) -> np.ndarray:
@@ -42,13 +37,3 @@ SAMPLERS = {
 }
 
 INITS = ("normal", *SAMPLERS)
-
-
-def draw(rng: Generator, search: "Search") -> np.ndarray:
-    """The initial population (P, D) that `search` describes, drawn from the NumPy generator `rng`."""
-    size, dimension = search.population, len(search.box.low)
-    if not isinstance(search.init, str):
-        return bounds.to_unit(*search.box, search.init)
-    if search.init == "normal" and search.mean is not None and search.std is not None:
-        return normal(rng, size, search.box, search.mean, search.std)
-    return SAMPLERS[search.init](rng, size, dimension)

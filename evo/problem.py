@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from evo import convergence
-from evo.bounds import Box, check_inside, make_box
-from evo.population import INITS
+from evo.bounds import Box, check_inside, make_box, to_unit
+from evo.population import INITS, SAMPLERS, normal
 
 
 class Search(NamedTuple):
@@ -24,6 +24,14 @@ class Search(NamedTuple):
     def converged(self, energies: ArrayLike) -> bool:
         """Whether costs (P,) agree within `atol` + `tol` times their mean."""
         return convergence.converged(np.asarray(energies, dtype=np.float64), self.tol, self.atol)
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """The initial population (P, D) in the unit cube."""
+        if not isinstance(self.init, str):
+            return to_unit(*self.box, self.init)
+        if self.init == "normal" and self.mean is not None and self.std is not None:
+            return normal(rng, self.population, self.box, self.mean, self.std)
+        return SAMPLERS[self.init](rng, self.population, len(self.box.low))
 
 
 def make_search(

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from evosax.algorithms import distribution_based_algorithms, population_based_algorithms
 
-from evo import bounds, population, strategies
+from evo import bounds, strategies
 from evo.costs import as_costs
 from evo.engines.base import PopulationEngine, check_options
 from evo.names import unknown
@@ -94,7 +94,7 @@ class EvosaxEngine(PopulationEngine[EvosaxState]):
         count = self.search.population
         energies = np.full(count, np.inf)
         if self.keeps_population:
-            members = jnp.asarray(population.draw(np.random.default_rng(seed), self.search), dtype=float)
+            members = jnp.asarray(self.search.draw(np.random.default_rng(seed)), dtype=float)
             inner = self._begin(first, members, jnp.asarray(energies, dtype=float))
         else:
             mean = jnp.asarray(_unit_mean(self.search), dtype=float)

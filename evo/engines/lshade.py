@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evo import bounds, population, rng, strategies
+from evo import bounds, rng, strategies
 from evo.costs import as_costs
 from evo.engines.base import PopulationEngine
 from evo.protocol import Array
@@ -96,7 +96,7 @@ class LShade(PopulationEngine[LShadeState]):
 
     def init(self, seed: int) -> LShadeState:
         generator = np.random.default_rng(seed)
-        members = population.draw(generator, self.search)
+        members = self.search.draw(generator)
         count, dimension = members.shape
         return LShadeState(
             members=members,

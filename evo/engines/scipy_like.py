@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evo import bounds, population, rng, strategies
+from evo import bounds, rng, strategies
 from evo.costs import as_costs
 from evo.engines.base import DifferentialEvolution
 from evo.protocol import Array
@@ -104,7 +104,7 @@ class ScipyLike(DifferentialEvolution[ScipyState]):
 
     def init(self, seed: int) -> ScipyState:
         generator = np.random.default_rng(seed)
-        members = population.draw(generator, self.search)
+        members = self.search.draw(generator)
         count = self.search.population
         return ScipyState(
             members=members,

@@ -1,7 +1,9 @@
 """Initial populations, bounds, convergence, the generator in an array, and what importing evo loads."""
 
+import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,7 @@ def test_latin_hypercube_has_one_point_a_slice():
 
 def test_normal_population_is_algorithm_1():
     search = make_search([0, 90, 5], [2, 100, 5], 20_000, mean=[1.0, 99.7, 5], std=[0.15, 0.5, 1.0])
-    points = bounds.points_inside(search.box, population.draw(np.random.default_rng(0), search))
+    points = bounds.points_inside(search.box, search.draw(np.random.default_rng(0)))
     assert points[:, 0].mean() == pytest.approx(1.0, abs=0.005)
     assert points[:, 0].std() == pytest.approx(0.15, abs=0.005)
     assert points[:, 1].max() <= 100 and np.mean(points[:, 1] > 99.999) < 0.01, "reflected, not clipped"
@@ -141,3 +143,19 @@ def test_engines_in_numpy_load_no_other_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imports_of(path):
+    """Modules of evo that a file imports, inside functions and for types alone included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    root = Path(evo.__file__).parent
+    files = {f"evo.{'.'.join(p.relative_to(root).with_suffix('').parts)}": p for p in root.rglob("*.py")}
+    arrows = {name: set(imports_of(path)) & set(files) - {name} for name, path in files.items()}
+    TopologicalSorter(arrows).prepare()  # raises CycleError with the circle
+    assert "evo.population" in arrows["evo.problem"]
