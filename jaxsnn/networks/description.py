@@ -5,19 +5,26 @@ image, and passes the sum through its activation: a ReLU in the ANN, integrate-a
 last layer has no activation: its sum is the class scores. A residual add is a layer with two edges; a pool
 before the activation follows the convolution in its edge, a pool after it is at the start of the next edge.
 
+Whatever is linear needs no op of its own. A map of a sum without an activation between (the linear bottleneck of
+MobileNetV2) is the sum of its maps: the op stands at the end of several edges, under one name, which shares its
+kernel, and with its bias in the first of them only (``then``). A map of concatenated channels is the sum of maps of
+its parts, with the kernel cut into them. A norm that stands alone is a 1x1 convolution with as many groups as
+channels.
+
 Parameters are one flat dict of arrays named ``<op>.<parameter>``: convolution kernels are HWIO, dense kernels
 are (inputs, outputs), images and activations are NHWC.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from jaxsnn.errors import UserError
+from jaxsnn.networks.taps import Pads, Pair, Taps, check_pads, check_sizes, pads_of, pair, short, short_pads
 
 T = TypeVar("T", bound=Any)
 Params = dict[str, np.ndarray]
@@ -32,15 +39,46 @@ IMAGE = -1
 """The ``source`` of an edge that reads the image."""
 
 
+def _set(op: Any, **values: Any) -> None:
+    """Write fields of a frozen dataclass while it is made."""
+    for name, value in values.items():
+        object.__setattr__(op, name, value)
+
+
 @dataclass(frozen=True)
 class Conv:
-    """A square convolution with zero padding ``kernel // 2``, no dilation and no groups."""
+    """A convolution with a kernel (h, w, channels / groups, features).
+
+    ``kernel``, ``stride`` and ``dilation`` are one number, or two for rows and columns; ``padding`` is one number
+    or ((top, bottom), (left, right)), of zeros, and half of the kernel (``kernel // 2``) where it is None. Output
+    features are in ``groups`` equal parts in a row, each of which sees its part of the input channels; as many
+    groups as channels make a depthwise convolution.
+    """
 
     name: str
     features: int
-    kernel: int = 3
-    stride: int = 1
+    kernel: int | Pair = 3
+    stride: int | Pair = 1
     bias: bool = False
+    padding: int | Pads | None = None
+    dilation: int | Pair = 1
+    groups: int = 1
+
+    def __post_init__(self):
+        check_sizes("Conv", 1, kernel=self.kernel, stride=self.stride, dilation=self.dilation, groups=self.groups)
+        usual = tuple((side // 2, side // 2) for side in pair(self.kernel))
+        if self.padding is not None:
+            check_pads("Conv", self.padding)
+            _set(self, padding=None if pads_of(self.padding) == usual else short_pads(self.padding))
+        _set(self, kernel=short(self.kernel), stride=short(self.stride), dilation=short(self.dilation))
+
+    @property
+    def taps(self) -> Taps:
+        """What each output position reads."""
+        high, wide = sides = pair(self.kernel)
+        usual = (high // 2, high // 2), (wide // 2, wide // 2)
+        pads = usual if self.padding is None else pads_of(self.padding)
+        return Taps(sides, pair(self.stride), pads, pair(self.dilation))
 
 
 @dataclass(frozen=True)
@@ -54,9 +92,37 @@ class Dense:
 
 @dataclass(frozen=True)
 class AvgPool:
-    """Mean over disjoint ``window`` x ``window`` squares; the input must divide."""
+    """Mean over windows of one number of rows and columns, or of two; the whole input makes a global pool.
 
-    window: int = 2
+    ``stride`` is the window where it is None. What is left over at the end of an input that does not divide is
+    not read. ``padding`` as in ``Conv``; with ``count_padding`` its zeros count in the mean, as in PyTorch, and
+    without it the mean is over the positions of the input alone.
+    """
+
+    window: int | Pair = 2
+    stride: int | Pair | None = None
+    padding: int | Pads = 0
+    count_padding: bool = True
+
+    def __post_init__(self):
+        check_sizes("AvgPool", 1, window=self.window)
+        check_pads("AvgPool", self.padding)
+        stride = None
+        if self.stride is not None:
+            check_sizes("AvgPool", 1, stride=self.stride)
+            stride = None if pair(self.stride) == pair(self.window) else short(self.stride)
+        for side, pads in zip(pair(self.window), pads_of(self.padding)):
+            if max(pads) >= side:
+                raise UserError(f"padding of AvgPool is {self.padding!r}, expected less than its window")
+        padding = short_pads(self.padding)
+        counted = self.count_padding or padding == 0
+        _set(self, window=short(self.window), stride=stride, padding=padding, count_padding=counted)
+
+    @property
+    def taps(self) -> Taps:
+        """What each output position reads."""
+        sides = pair(self.window)
+        return Taps(sides, sides if self.stride is None else pair(self.stride), pads_of(self.padding))
 
 
 @dataclass(frozen=True)
@@ -100,6 +166,14 @@ class Edge:
     ops: tuple[Op, ...]
 
 
+def then(edges: tuple[Edge, ...], *ops: Op) -> tuple[Edge, ...]:
+    """Edges whose sum is ``ops`` of the sum of ``edges``, linear ops: biases stay in the first edge alone."""
+    plain = [replace(op, bias=False) if isinstance(op, Conv | Dense) else op for op in ops]
+    first, *rest = edges
+    grown = (Edge(edge.source, (*edge.ops, *plain)) for edge in rest)
+    return Edge(first.source, (*first.ops, *ops)), *grown
+
+
 @dataclass(frozen=True)
 class Layer:
     """One layer: the sum of its edges, then the activation (none on the last layer).
@@ -107,13 +181,16 @@ class Layer:
     The activation is a ReLU; with ``levels`` the ANN's is quantised to so many steps up to a learned ceiling, the
     parameter ``<layer>.ceiling`` (``jaxsnn.networks.activations``). With ``start`` the neurons of each channel
     begin at a membrane of their own: the parameter ``<layer>.start``, a fraction of the threshold, is added to the
-    gene v0. The ANN does not know of it.
+    gene v0. The ANN does not know of it. With ``cap`` the ANN's activation is clipped there (6 for ReLU6); neurons
+    need nothing for it, since one that fires at most once a step passes on at most its threshold, and the
+    thresholds that conversion and search choose are not above the largest activation of the ANN.
     """
 
     name: str
     edges: tuple[Edge, ...]
     levels: int | None = None
     start: bool = False
+    cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -155,27 +232,32 @@ def output_shape(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one example after ``op``; raises ``UserError`` where the op does not fit."""
     match op:
         case Conv():
-            if len(shape) != 3:
-                raise UserError(f"convolution {op.name} needs an input (H, W, C), but gets one of shape {shape}")
-            height, width, _ = shape
-            padded = 2 * (op.kernel // 2) - op.kernel
-            return (height + padded) // op.stride + 1, (width + padded) // op.stride + 1, op.features
+            what, features = f"convolution {op.name}", op.features
+            if len(shape) == 3 and (shape[2] % op.groups or op.features % op.groups):
+                raise UserError(
+                    f"{what} divides {shape[2]} channels and {op.features} features into {op.groups} groups: "
+                    "both must divide"
+                )
+        case AvgPool():
+            high, wide = pair(op.window)
+            what, features = f"a {high}x{wide} average pool", shape[-1]
         case Dense():
             return (op.features,)
-        case AvgPool():
-            if len(shape) != 3 or shape[0] % op.window or shape[1] % op.window:
-                raise UserError(
-                    f"a {op.window}x{op.window} average pool does not divide an input of shape {shape}"
-                )
-            return shape[0] // op.window, shape[1] // op.window, shape[2]
-    return shape
+        case _:
+            return shape
+    if len(shape) != 3:
+        raise UserError(f"{what} needs an input (H, W, C), but gets one of shape {shape}")
+    height, width = op.taps.target((shape[0], shape[1]))
+    if min(height, width) < 1:
+        raise UserError(f"{what} does not fit into an input of shape {shape}")
+    return height, width, features
 
 
 def parameter_shapes(op: Op, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the parameters of ``op`` on an input of ``shape`` (without the batch)."""
     match op:
         case Conv():
-            kernel = (op.kernel, op.kernel, shape[-1], op.features)
+            kernel = (*pair(op.kernel), shape[-1] // op.groups, op.features)
         case Dense():
             kernel = (math.prod(shape), op.features)
         case BatchNorm():
@@ -219,7 +301,9 @@ def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all parameters."""
     shapes: dict[str, tuple[int, ...]] = {}
     for _, _, op, shape in walk(network):
-        shapes |= parameter_shapes(op, shape)
+        for name, found in parameter_shapes(op, shape).items():
+            if shapes.setdefault(name, found) != found:
+                raise UserError(f"{name} is used with shapes {shapes[name]} and {found}")
     starts = {
         f"{layer.name}.start": shape[-1:]
         for layer, shape in zip(network.spiking, layer_shapes(network))

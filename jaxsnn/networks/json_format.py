@@ -4,8 +4,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, fields
-from typing import get_type_hints
+from dataclasses import asdict, fields, replace
+from typing import Any, get_type_hints
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import (
@@ -30,11 +30,17 @@ MOST_LEVELS = 1 << 16
 _OPS = {op.__name__: op for op in (Conv, Dense, AvgPool, BatchNorm, ScaleNorm, Dropout)}
 
 
+_LATER = {Conv: ("padding", "dilation", "groups"), AvgPool: ("stride", "padding", "count_padding")}
+"""Fields that are written only where they are not as usual: a network without them is written as it always was."""
+
+
 def to_json(network: Network) -> str:
     """The description as JSON; ``from_json`` is its inverse."""
 
     def op_fields(op: Op) -> dict:
-        return {"op": type(op).__name__} | asdict(op)
+        usual = {field.name: field.default for field in fields(op) if field.name in _LATER.get(type(op), ())}
+        values = {name: value for name, value in asdict(op).items() if name not in usual or value != usual[name]}
+        return {"op": type(op).__name__} | values
 
     layers = [
         {
@@ -42,6 +48,7 @@ def to_json(network: Network) -> str:
             "edges": [{"source": e.source, "ops": [op_fields(op) for op in e.ops]} for e in layer.edges],
             "levels": layer.levels,
             **({"start": True} if layer.start else {}),
+            **({} if layer.cap is None else {"cap": layer.cap}),
         }
         for layer in network.layers
     ]
@@ -64,6 +71,7 @@ def from_json(text: str) -> Network:
                 ),
                 layer.get("levels"),
                 layer.get("start", False),
+                layer.get("cap"),
             )
             for layer in raw["layers"]
         )
@@ -99,9 +107,14 @@ def _read_op(item: dict, layer: str) -> Op:
         )
         raise UserError(f"layer {layer} has the op {kind!r}, which cannot be converted: {why}")
     hints = get_type_hints(_OPS[kind])
-    op = _OPS[kind](**{key: value for key, value in item.items() if key != "op"})
+    try:
+        op = _OPS[kind](**{key: _tuples(value) for key, value in item.items() if key != "op"})
+    except UserError as error:
+        raise UserError(f"layer {layer}: {error}") from error
     for field in fields(op):
         value, wanted = getattr(op, field.name), hints[field.name]
+        if wanted not in (str, bool, int, float):
+            continue  # sizes, which the op itself checks
         good = isinstance(value, int | float if wanted is float else wanted)
         if wanted in (int, float):
             good = good and not isinstance(value, bool) and 0 <= value < math.inf
@@ -109,6 +122,11 @@ def _read_op(item: dict, layer: str) -> Op:
         if not good:
             raise UserError(f"layer {layer}: {field.name} of {kind} is {value!r}")
     return op
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as the tuples that they were before they were written."""
+    return tuple(_tuples(part) for part in value) if isinstance(value, list) else value
 
 
 def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
@@ -138,6 +156,11 @@ def _check_levels(layers: Sequence[Layer]) -> None:
             raise UserError(
                 f"layer {layer.name}: start is {layer.start!r}, expected true or false, not on the last"
             )
+        capped = type(layer.cap) in (int, float) and 0 < layer.cap < math.inf
+        if layer.cap is not None and (not capped or layer.levels is not None or layer is layers[-1]):
+            raise UserError(
+                f"layer {layer.name}: cap is {layer.cap!r}, expected a number above 0, no levels, none on the last"
+            )
         if layer.levels is None:
             continue
         if type(layer.levels) is not int or not 1 <= layer.levels <= MOST_LEVELS or layer is layers[-1]:
@@ -147,10 +170,16 @@ def _check_levels(layers: Sequence[Layer]) -> None:
 
 
 def _check_names(layers: Sequence[Layer]) -> None:
-    """Names are what parameters are found by, so two layers or two ops may not share one."""
-    every = [op for layer in layers for edge in layer.edges for op in edge.ops]
-    ops = [op.name for op in every if isinstance(op, WithParameters)]
-    for what, names in (("layers", [layer.name for layer in layers]), ("ops", ops)):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise UserError(f"two {what} are called {twice[0]!r}")
+    """Names are what parameters are found by: two layers may not share one, two ops only where they are one map.
+
+    Such ops differ in nothing but the bias, which only one edge of a layer may add (``description.then``).
+    """
+    twice = [name for name, count in Counter(layer.name for layer in layers).items() if count > 1]
+    if twice:
+        raise UserError(f"two layers are called {twice[0]!r}")
+    known: dict[str, object] = {}
+    for op in (op for layer in layers for edge in layer.edges for op in edge.ops):
+        if isinstance(op, WithParameters):
+            alone = replace(op, bias=False) if isinstance(op, Conv | Dense) else object()
+            if known.setdefault(op.name, alone) != alone:
+                raise UserError(f"two ops are called {op.name!r}")

@@ -499,7 +499,7 @@ def described(change):
     [
         (described(lambda l: op(l, 1, 0).update(op="MaxPool2d")), "op 'MaxPool2d', which cannot be converted"),
         (described(lambda l: op(l, 1, 0).update(op="Attention")), "the ops are Conv, Dense, AvgPool"),
-        (described(lambda l: op(l, 0, 0).update(padding=0)), "padding"),
+        (described(lambda l: op(l, 0, 0).update(padding="same")), "padding of Conv is 'same'"),
         (described(lambda l: op(l, 0, 0).update(features="4")), "layer a: features of Conv is '4'"),
         (described(lambda l: op(l, 0, 0).update(stride=0)), "layer a: stride of Conv is 0"),
         (described(lambda l: l[1].update(name="a")), "two layers are called 'a'"),
