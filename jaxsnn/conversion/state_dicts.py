@@ -1,20 +1,19 @@
 """Weights that other programs wrote: PyTorch ``state_dict`` files and plain safetensors, as modules of arrays.
 
-A ``state_dict`` maps ``<module>.<part>`` to tensors. Nothing in a file is run: PyTorch's are read with
-``weights_only=True``, which refuses pickled objects. PyTorch is needed for its own files only.
+A ``state_dict`` maps ``<module>.<part>`` to tensors. Nothing in a file is run, and PyTorch is not needed to
+read one (``jaxsnn.conversion.torch_file``).
 """
 
 import re
-import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxsnn.conversion.torch_file import EXPORT, read_torch_file
+from jaxsnn.conversion.torch_pickle import Inert, Name, Storage, Tensor
 from jaxsnn.errors import UserError
 
 CONVOLUTION, LINEAR, NORM = "convolution", "linear map", "norm"
@@ -27,9 +26,6 @@ _COUNTER = "num_batches_tracked"  # of BatchNorm
 
 
 _WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-
-
-_PICKLED = ("Unsupported", "GLOBAL", "TorchScript")
 
 
 @dataclass(frozen=True)
@@ -126,90 +122,54 @@ def _order_of(tensors: dict[str, np.ndarray]):
 
 
 def _read_torch(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    torch = require_torch(f"reading {path}")
-    _check_sizes(path)
-    try:
-        with warnings.catch_warnings():  # a damaged file is said to be one, and nothing more
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen types on bytes that it cannot read
-        raise UserError(_why_unreadable(path, str(error))) from error
-    state, notes = _state_dict(path, content, torch.Tensor)
-    return {key: _to_numpy(torch, key, value, path) for key, value in state.items()}, notes
+    file = read_torch_file(path)
+    state, notes = _state_dict(path, file.content)
+    arrays: dict[Tensor, np.ndarray] = {}
+    room = path.stat().st_size
+    for key, tensor in state.items():
+        if tensor not in arrays:
+            arrays[tensor] = file.array(key, tensor)
+            room -= arrays[tensor].size
+            if room < 0:  # other views of the same numbers are copied: a small file could ask for any memory
+                raise UserError(f"{path}: its tensors share their numbers too often to be weights")
+    return {key: arrays[tensor] for key, tensor in state.items()}, notes
 
 
-def _is_archive(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # of several parts, as the damaged end of one says
-        return False
-
-
-def _check_sizes(path: Path) -> None:
-    """Refuse an archive whose records are larger than the file: PyTorch, which packs none, would allocate them."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # a TorchScript archive packs its source code, which is not read
-            records = [record for record in archive.infolist() if "/code/" not in record.filename]
-            declared = sum(record.file_size for record in records)
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, UnicodeDecodeError):
-        return  # not an archive; PyTorch says what it is
-    if declared > path.stat().st_size:
-        raise UserError(
-            f"{path} declares {declared} bytes, but has {path.stat().st_size}: PyTorch wrote no such file"
-        )
-
-
-def _why_unreadable(path: Path, error: str) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    zipped, pickle = start == b"PK\x03\x04", start[:1] == b"\x80"
-    if (zipped or pickle) and any(word in error for word in _PICKLED):
-        return (
-            f"{path} holds a pickled module or other Python objects, which could run code and are not read: in "
-            "PyTorch, save tensors only, torch.save(model.state_dict(), path)"
-        )
-    if pickle or (zipped and not _is_archive(path)):
-        return f"{path} is a PyTorch file that is cut short or damaged: copy it again"
-    return f"{path} is not a PyTorch file: save one with torch.save(model.state_dict(), path)"
-
-
-def _state_dict(path: Path, content: Any, tensor: type) -> tuple[dict[str, Any], list[str]]:
+def _state_dict(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]]:
     """The state_dict in what was saved, which may have one among other things, like an epoch."""
 
     def is_state(value: Any) -> bool:
-        return (
-            isinstance(value, dict)
-            and bool(value)
-            and all(isinstance(k, str) and isinstance(v, tensor) for k, v in value.items())
-        )
+        return isinstance(value, dict) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 
     if is_state(content):
-        return dict(content), []
+        return content, []
     if not isinstance(content, dict) or not content:
-        what = "nothing" if isinstance(content, dict) else f"a {type(content).__name__}"
-        raise UserError(f"{path} holds {what}, expected a state_dict: torch.save(model.state_dict(), path)")
+        raise UserError(f"{path} holds {_what(content)}, expected a state_dict: {EXPORT}")
     found = [key for key, value in content.items() if is_state(value)]
     name = "state_dict" if "state_dict" in found else found[0] if len(found) == 1 else None
     if name is None:
-        listed = ", ".join(repr(key) for key in (found or list(content)[:5]))
+        listed = _listed(found or list(content))
         how = "more than one state_dict" if found else "no state_dict"
-        raise UserError(f"{path} holds {how} ({listed}): save one alone, torch.save(model.state_dict(), path)")
-    rest = [repr(key) for key in content if key != name]
-    return dict(content[name]), [
-        f"read the state_dict that is stored under {name!r}" + (f"; left out: {', '.join(rest)}" if rest else "")
+        raise UserError(f"{path} holds {how} ({listed}): save one alone, {EXPORT}")
+    rest = [key for key in content if key != name]
+    return content[name], [
+        f"read the state_dict that is stored under {name!r:.100}"
+        + (f"; left out: {_listed(rest)}" if rest else "")
     ]
 
 
-def _to_numpy(torch: Any, key: str, value: Any, path: Path) -> np.ndarray:
-    try:
-        if value.dtype == torch.bfloat16:
-            return value.detach().contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return value.detach().numpy()
-    except (TypeError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: {key} is a {value.layout} tensor of {value.dtype}, expected plain floating-point numbers"
-        ) from error
+def _listed(keys: list[str], most: int = 8) -> str:
+    """The first of some names from a file, each cut where it is long."""
+    return ", ".join(f"{key!r:.100}" for key in keys[:most]) + (", ..." if len(keys) > most else "")
+
+
+def _what(content: Any) -> str:
+    """What was saved, for people to read."""
+    if isinstance(content, dict):
+        return "nothing"
+    if isinstance(content, Inert | Name | Storage):
+        return "no tensors"
+    return f"a {type(content).__name__}"
 
 
 def _unwrap(tensors: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
