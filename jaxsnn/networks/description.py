@@ -7,8 +7,8 @@ before the activation follows the convolution in its edge, a pool after it is at
 
 Whatever is linear needs no op of its own. A map of a sum without an activation between (the linear bottleneck of
 MobileNetV2) is the sum of its maps: the op stands at the end of several edges, under one name, which shares its
-kernel, and with its bias in the first of them only (``then``). A map of concatenated channels is the sum of maps of
-its parts, with the kernel cut into them. A norm that stands alone is a 1x1 convolution with as many groups as
+kernel, and with its bias in the first of them only (``then``). A map of concatenated channels is the sum of maps
+of its parts, with the kernel cut into them. A norm that stands alone is a 1x1 convolution with as many groups as
 channels.
 
 Parameters are one flat dict of arrays named ``<op>.<parameter>``: convolution kernels are HWIO, dense kernels

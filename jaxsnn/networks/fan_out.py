@@ -1,8 +1,11 @@
 """How many synaptic operations a spike causes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, Op, layer_shapes, output_shape
+from jaxsnn.networks.linear_maps import tap_table
 
 
 def fan_out(network: Network) -> list[np.ndarray]:
@@ -16,25 +19,26 @@ def fan_out(network: Network) -> list[np.ndarray]:
     return totals
 
 
-def _reach(ops: tuple, shape: tuple[int, ...]) -> np.ndarray:
-    """Weights driven by one unit at each position of an input of ``shape``; an edge without weights drives 1."""
-    if not ops:
-        return np.ones(shape[:2] if len(shape) == 3 else (1, 1), np.int64)
-    op, *rest = ops
-    driven = _reach(tuple(rest), output_shape(op, shape))
-    match op:
-        case Dense():
-            positions = shape[:2] if len(shape) == 3 else (1, 1)
-            return np.full(positions, op.features * driven.item())
-        case AvgPool():
-            return driven.repeat(op.window, 0).repeat(op.window, 1)
-        case Conv():
-            pad = op.kernel // 2
-            total = np.zeros((shape[0] + 2 * pad, shape[1] + 2 * pad), np.int64)
-            for i in range(op.kernel):
-                for j in range(op.kernel):
-                    rows = slice(i, i + op.stride * (driven.shape[0] - 1) + 1, op.stride)
-                    columns = slice(j, j + op.stride * (driven.shape[1] - 1) + 1, op.stride)
-                    total[rows, columns] += op.features * driven
-            return total[pad : pad + shape[0], pad : pad + shape[1]]
-    return driven
+def _reach(ops: Sequence[Op], shape: tuple[int, ...]) -> np.ndarray:
+    """Weights driven by one unit at each position of an input of ``shape``.
+
+    They are the outputs of the edge's last map that the unit reaches: maps without neurons between them are one
+    map, a pool in front of it spreads the unit over its cells, and one behind it adds none. An edge without
+    weights drives one for each cell.
+    """
+    last = max((index for index, op in enumerate(ops) if isinstance(op, Conv | Dense)), default=len(ops) - 1)
+    rows, columns, channels = (np.eye(side, dtype=bool) for side in (shape if len(shape) == 3 else (1, 1, *shape)))
+    for op in ops[: last + 1]:
+        if isinstance(op, Dense):
+            rows, columns = (np.ones((len(side), 1), bool) for side in (rows, columns))
+            channels = np.ones((len(channels), op.features), bool)
+        elif isinstance(op, Conv | AvgPool):
+            rows, columns = (
+                side @ tap_table(op.taps, axis, side.shape[1]).any(2) for axis, side in enumerate((rows, columns))
+            )
+        if isinstance(op, Conv):
+            block = np.ones((channels.shape[1] // op.groups, op.features // op.groups), bool)
+            channels = channels @ np.kron(np.eye(op.groups, dtype=bool), block)
+        shape = output_shape(op, shape)
+    # where groups of several sizes meet, channels differ: the widest counts
+    return np.outer(rows.sum(1), columns.sum(1)) * int(channels.sum(1).max())

@@ -5,7 +5,7 @@ import math
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, layer_shapes, output_shape
 from jaxsnn.networks.linear_maps import lowering, take_pool
 from jaxsnn.networks.spiking import SNN, Dynamics
 from jaxsnn.simulation import dense
@@ -71,7 +71,7 @@ def edge_macs(edge: Edge, shape: tuple[int, ...]) -> int:
     for op in edge.ops:
         target = output_shape(op, shape)
         if isinstance(op, Conv):
-            total += math.prod(target) * op.kernel**2 * shape[-1]
+            total += math.prod(target) * math.prod(op.taps.sides) * shape[-1] // op.groups
         elif isinstance(op, Dense):
             total += math.prod(shape) * op.features
         shape = target
@@ -86,7 +86,7 @@ def _dense(edge: Edge, shape: tuple[int, ...]) -> str:
         before, shape = shape, output_shape(op, shape)
         if isinstance(op, Conv):
             pool = take_pool(ops)
-            shape = output_shape(AvgPool(pool), shape)
+            shape = shape if pool is None else output_shape(pool, shape)
             steps.append(lowering(op, pool, before))
         else:
             steps.append("matrix product" if isinstance(op, Dense) else "average pool")

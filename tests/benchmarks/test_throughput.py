@@ -15,7 +15,7 @@ from benchmarks.throughput_report import figure_of
 from helpers.networks import NETWORKS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import architecture, vgg
-from jaxsnn.networks.description import shapes_of
+from jaxsnn.networks.description import AvgPool, Conv, shapes_of
 from jaxsnn.networks.linear_maps import avg_pool, conv, conv_matrix
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.networks.weights import save_weights
@@ -66,7 +66,7 @@ def test_a_strided_kernel_is_the_convolution_and_its_pool():
     x = rng.integers(0, 4, (2, 8, 8, 2)).astype(np.float32)
     wide = strided_kernel(kernel, 2)
     assert wide.shape == (4, 4, 2, 5)
-    np.testing.assert_array_equal(conv(x, wide, 2, 1), avg_pool(conv(x, kernel), 2))
+    np.testing.assert_array_equal(conv(x, wide, 2, 1), avg_pool(conv(x, kernel), AvgPool(2)))
 
 
 def test_work_of_strided_kernels_in_vgg15():
@@ -78,7 +78,9 @@ def test_work_of_strided_kernels_in_vgg15():
 def test_additions_of_a_spike_are_the_entries_of_its_row():
     """A layer drives a convolution and its pool: entries of that matrix over entries of the convolution's."""
     ones = np.ones((3, 3, 4, 6), np.float32)
-    pooled, plain = ((np.asarray(conv_matrix(ones, (4, 4, 4), 1, pool)) > 0).sum() for pool in (2, 1))
+    pooled, plain = (
+        (np.asarray(conv_matrix(ones, Conv("", 6), (4, 4, 4), pool)) > 0).sum() for pool in (AvgPool(2), None)
+    )
     # conv1 drives a convolution, conv2 one with a pool at 4x4, conv3 one with a pool at 2x2, the rest dense layers
     assert additions_per_synop(NETWORKS["pool_before"]) == pytest.approx([1, pooled / plain, 1 / 4, 1, 1])
 

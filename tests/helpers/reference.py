@@ -9,26 +9,50 @@ def apply_edge(ops, params, x, bias):
     """One edge on (B, ...) float64, with or without its biases."""
     for op in ops:
         if isinstance(op, Conv):
-            kernel = np.asarray(params[f"{op.name}.kernel"], np.float64)
-            pad = op.kernel // 2
-            padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-            height = (x.shape[1] + 2 * pad - op.kernel) // op.stride + 1
-            width = (x.shape[2] + 2 * pad - op.kernel) // op.stride + 1
-            y = np.zeros((len(x), height, width, op.features))
-            for i in range(height):
-                for j in range(width):
-                    top, left = i * op.stride, j * op.stride
-                    patch = padded[:, top : top + op.kernel, left : left + op.kernel]
-                    y[:, i, j] = np.tensordot(patch, kernel, 3)
-            x = y
+            x = convolution(op, np.asarray(params[f"{op.name}.kernel"], np.float64), x)
         elif isinstance(op, Dense):
             x = x.reshape(len(x), -1) @ np.asarray(params[f"{op.name}.kernel"], np.float64)
         elif isinstance(op, AvgPool):
-            w = op.window
-            x = sum(x[:, i::w, j::w] for i in range(w) for j in range(w)) / w**2
+            x = average(op, x)
         if bias and getattr(op, "bias", False):
             x = x + np.asarray(params[f"{op.name}.bias"], np.float64)
     return x
+
+
+def two(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def convolution(op, kernel, x):
+    (kh, kw), (sh, sw), (dh, dw) = two(op.kernel), two(op.stride), two(op.dilation)
+    pads = ((kh // 2,) * 2, (kw // 2,) * 2) if op.padding is None else op.padding
+    padded = np.pad(x, ((0, 0), *(pads if isinstance(pads, tuple) else ((pads, pads),) * 2), (0, 0)))
+    height = (padded.shape[1] - dh * (kh - 1) - 1) // sh + 1
+    width = (padded.shape[2] - dw * (kw - 1) - 1) // sw + 1
+    y = np.zeros((len(x), height, width, op.features))
+    inputs, outputs = x.shape[3] // op.groups, op.features // op.groups
+    for i in range(height):
+        for j in range(width):
+            seen = padded[:, i * sh : i * sh + dh * (kh - 1) + 1 : dh, j * sw : j * sw + dw * (kw - 1) + 1 : dw]
+            for g in range(op.groups):
+                out = slice(g * outputs, (g + 1) * outputs)
+                y[:, i, j, out] = np.tensordot(seen[..., g * inputs : (g + 1) * inputs], kernel[..., out], 3)
+    return y
+
+
+def average(op, x):
+    (wh, ww), (sh, sw) = two(op.window), two(op.window if op.stride is None else op.stride)
+    pads = op.padding if isinstance(op.padding, tuple) else ((op.padding, op.padding),) * 2
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)))
+    inside = np.pad(np.ones(x.shape[1:3]), pads)
+    height, width = (padded.shape[1] - wh) // sh + 1, (padded.shape[2] - ww) // sw + 1
+    y = np.zeros((len(x), height, width, x.shape[3]))
+    for i in range(height):
+        for j in range(width):
+            here = slice(i * sh, i * sh + wh), slice(j * sw, j * sw + ww)
+            count = wh * ww if op.count_padding else inside[here].sum()
+            y[:, i, j] = padded[:, *here].sum((1, 2)) / count
+    return y
 
 
 def normalise(network, images):
