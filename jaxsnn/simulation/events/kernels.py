@@ -14,12 +14,16 @@ Arrays of one layer, for the ``n`` images of one task and ``T`` steps:
     starts    int64 (n, T, H * W + 1), where in ``rows`` the spikes of each position start
     spans     int64 (H' * W', KH, 3): for each output position and kernel row, the first input position that it
               sees, the one after the last, and what turns an entry of ``rows`` into a row of ``weights``
-    weights   (blocks, KH * KW * C, width), float32, int8 or int16: output channels in blocks of ``width``
+    weights   (blocks, rows, width), float32, int8, int16 or int32: output channels in blocks of ``width``, a row
+              for each of KH * KW * C, once for each kernel where those at the border are kernels of their own
     membranes float32 or int32 (n, H, W, C filled up to whole blocks)
 """
 
 # Numba gives an intrinsic its first parameter (the typing context) itself, which pyright takes for missing:
 # pyright: reportCallIssue=false
+
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -28,6 +32,8 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 from numba.np.numpy_support import as_dtype
+
+from jaxsnn.runtime.compile_cache import keep_loop
 
 LANES = 16
 """Channels of one vector; widths of blocks are multiples of it, up to 128 (32 for int8)."""
@@ -80,7 +86,7 @@ def _loop(builder, first, last, carried):
 def _make_accumulate(width: int):
     """``accumulate(weights, block, rows, first, last, total)`` for blocks of ``width`` channels.
 
-    total[:width] += sum of weights[block, rows[i]] over first <= i < last. Integers are summed in int16,
+    total[:width] += sum of weights[block, rows[i]] over first <= i < last. int8 and int16 are summed in int16,
     so the caller must not pass more rows than can be added without overflow.
     """
 
@@ -93,7 +99,8 @@ def _make_accumulate(width: int):
             integer = kinds[0].dtype != types.float32
             lanes = 2 * LANES if integer and width % (2 * LANES) == 0 else LANES
             stored = _vector(kinds[0].dtype, lanes)
-            summed = _vector(types.int16, lanes) if integer else stored
+            narrow = integer and kinds[0].dtype != types.int32
+            summed = _vector(types.int16, lanes) if narrow else stored
             per_block = builder.extract_value(make_array(kinds[0])(context, builder, args[0]).shape, 1)
             origin = builder.mul(args[1], per_block)
             zeros = [ir.Constant(summed, None)] * (width // lanes)
@@ -223,7 +230,8 @@ def _bit_count(typing, word):
     return types.uint32(types.uint32), codegen
 
 
-_compile = numba.njit(nogil=True, cache=True, error_model="numpy")
+def _compile(function: Callable) -> Any:
+    return keep_loop(numba.njit(nogil=True, error_model="numpy")(function))
 
 
 _inline = numba.njit(nogil=True, error_model="numpy", forceinline=True)
