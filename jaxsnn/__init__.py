@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxsnn.conversion.folding import convert
     from jaxsnn.conversion.loading import load
     from jaxsnn.errors import UserError
+    from jaxsnn.exports.write import export_network
     from jaxsnn.networks.description import Network
     from jaxsnn.networks.spiking import SNN, Dynamics, Genes
     from jaxsnn.records.finished_run import read_run
@@ -48,6 +49,7 @@ _HOMES = {
     "compare": "analysis.comparison",
     "convert": "conversion.folding",
     "evolve": "search.run",
+    "export_network": "exports.write",
     "load": "conversion.loading",
     "observe": "simulation.observe",
     "percentiles": "conversion.calibration",
@@ -68,6 +70,7 @@ __all__ = [
     "compare",
     "convert",
     "evolve",
+    "export_network",
     "load",
     "observe",
     "percentiles",

@@ -9,7 +9,8 @@ COMMANDS = {
     "attack": "accuracy under FGSM or PGD, crafted on the ANN or on the spiking network",
     "runs": "list runs, their state and their best result",
     "import_weights": "read and check a PyTorch network's weights",
-    "export_weights": "write weights as a PyTorch state_dict",
+    "export": "write a run's spiking network as NIR, as a PyTorch module or as integers",
+    "export_weights": "write the ANN's weights as a PyTorch state_dict",
 }
 
 

@@ -12,12 +12,13 @@ import data
 from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
+from jaxsnn.cli.inputs import kept
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.records.finished_run import located_folder, located_network, located_weights, network_of
+from jaxsnn.records.finished_run import located_folder, located_record, network_of
 from jaxsnn.records.thresholds_file import GENES, read_thresholds
 from jaxsnn.reports import figures
 from jaxsnn.reports.tables import comparison_table
@@ -48,6 +49,11 @@ class EvaluateConfig(PlanOptions, DebugOptions):
     or embedded for a file of thresholds alone."""
     data_dir: Path | None = None
     """Folder of the dataset; default: the run's, $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+    image_size: int | None = None
+    """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: the
+    run's."""
+    resize: int | None = None
+    """Length of their shorter side before they are cropped; default: the run's, or 8 / 7 of --image-size."""
     images: int | None = None
     """Test images; default: all."""
     timesteps: int = 100
@@ -65,13 +71,16 @@ class EvaluateConfig(PlanOptions, DebugOptions):
 
 @dataclass(frozen=True)
 class Source:
-    """Which images: a dataset's name, and its folder where that is not the usual one."""
+    """Which images: a dataset's name, its folder where that is not the usual one, and sizes of ``data.load``."""
 
     name: str
     folder: Path | None
+    size: int | None = None
+    resize: int | None = None
 
-    def load(self, split: str, limit: int | None = None) -> data.Dataset:
-        return data.load(self.name, split, self.folder, limit=limit)
+    def load(self, split: str, limit: int | None = None, keep: int = data.KEPT) -> data.Dataset:
+        size = "auto" if self.size is None else self.size
+        return data.load(self.name, split, self.folder, limit=limit, size=size, resize=self.resize, keep=keep)
 
 
 def evaluate(config: EvaluateConfig) -> dict:
@@ -84,9 +93,14 @@ def evaluate(config: EvaluateConfig) -> dict:
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
     found = read_thresholds(config.run)
     source = source_of(config)
-    test = source.load("test", config.images)
+    test = source.load("test", config.images, kept(config.memory_limit))
     snn, sha256 = load_named(
-        _located(config, found), config.run, config.weights, config.network, test.images.shape[1:], console.out
+        located_record(found, _folder(config), config.weights),
+        config.run,
+        config.weights,
+        config.network,
+        test.images.shape[1:],
+        console.out,
     )
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     _check_lengths(config.run, found, snn)
@@ -137,26 +151,21 @@ def source_of(config: EvaluateConfig) -> Source:
     for name in ("data", "data_dir"):
         if not isinstance(held.get(name), str | None):
             raise UserError(f"{record}: {name} is {held[name]!r}, expected a string"[:500])
+    for name in ("image_size", "resize"):
+        if type(held.get(name)) not in (int, type(None)):
+            raise UserError(f"{record}: {name} is {held[name]!r}, expected a whole number"[:500])
     name = config.data or held.get("data") or "embedded"
     folder = config.data_dir
     if folder is None and name == held.get("data") and held.get("data_dir") is not None:
         folder = located_folder(Path(held["data_dir"]), _folder(config))
-    return Source(name, folder)
+    sizes = config.image_size, config.resize
+    if sizes == (None, None) and name == held.get("data"):
+        sizes = held.get("image_size"), held.get("resize")
+    return Source(name, folder, *sizes)
 
 
 def _folder(config: EvaluateConfig) -> Path:
     return config.run if config.run.is_dir() else config.run.parent
-
-
-def _located(config: EvaluateConfig, found: dict) -> dict:
-    """What the file of thresholds names, with weights and network looked for also beside it."""
-    if config.weights is not None or not isinstance(found.get("weights"), str):
-        return found
-    weights = located_weights(Path(found["weights"]), _folder(config))
-    architecture = found.get("architecture")
-    if isinstance(architecture, str):
-        architecture = located_network(architecture, _folder(config))
-    return found | {"weights": str(weights), "architecture": architecture}
 
 
 def _check_lengths(where: Path, found: dict, snn: SNN) -> None:

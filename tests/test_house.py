@@ -19,7 +19,7 @@ FLOORS = [
     {"runtime"},
     {"networks"},
     {"conversion", "simulation"},
-    {"analysis", "training"},
+    {"analysis", "exports", "training"},
     {"search"},
     {"records"},
     {"cli", "reports"},

@@ -1,7 +1,7 @@
 """A finished run of jaxsnn.optimize, read back from its folder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import data
@@ -86,7 +86,7 @@ def read_run(
     config = from_record(read_json(folder / "config.json"), folder / "config.json")
     results = read_json(folder / "results.json")
     where = data_dir or located_folder(config.data_dir, folder)
-    dataset = data.load(config.data, split, where, limit=limit)
+    dataset = replace(config, data_dir=where).load(split, limit)
     path = weights or located_weights(config.weights, folder)
     snn, sha256 = load_snn(path, located_network(config.network, folder), dataset.images.shape[1:], say)
     check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
@@ -162,6 +162,20 @@ def located_network(named: str | None, folder: Path) -> str | None:
     if named is None or not named.endswith(".json"):
         return named
     return str(_first(Path(named), folder, Path.is_file) or named)
+
+
+def located_record(found: dict, folder: Path, weights: Path | None) -> dict:
+    """What a file of thresholds in ``folder`` names, with weights and network looked for also beside it.
+
+    Args:
+        weights: what the user gave in place of the file's, if anything.
+    """
+    if weights is not None or not isinstance(found.get("weights"), str):
+        return found
+    architecture = found.get("architecture")
+    if isinstance(architecture, str):
+        architecture = located_network(architecture, folder)
+    return found | {"weights": str(located_weights(Path(found["weights"]), folder)), "architecture": architecture}
 
 
 def located_folder(named: Path | None, folder: Path) -> Path | None:

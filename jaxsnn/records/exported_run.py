@@ -1,0 +1,55 @@
+"""The network of a run's folder or of a file of thresholds, ready to be exported: no images are read."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxsnn.conversion.loading import load_named
+from jaxsnn.errors import UserError
+from jaxsnn.exports.converted import Converted
+from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.records.finished_run import located_record, network_of
+from jaxsnn.records.run_config import from_record
+from jaxsnn.records.thresholds_file import read_thresholds
+from jaxsnn.runtime.files import read_json
+
+TIMESTEPS = 100
+"""T for a file of thresholds that belongs to no run, as in jaxsnn.evaluate."""
+
+
+def read_converted(
+    run: Path,
+    weights: Path | None = None,
+    network: str | None = None,
+    baseline: bool = False,
+    timesteps: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Converted:
+    """The network that ``run``, a folder or a file of thresholds, describes.
+
+    Args:
+        weights, network: in place of those that it names.
+        baseline: its baseline, not what the search found.
+        timesteps: T; None is the search's.
+        say: gets a sentence for everything that was assumed about the weights.
+
+    Raises:
+        UserError: no such run, or its weights are not to be found.
+    """
+    found = read_thresholds(run)
+    folder = run if run.is_dir() else run.parent
+    snn, _ = load_named(located_record(found, folder, weights), run, weights, network, None, say)
+    if baseline and found.get("baseline_thresholds") is None:
+        raise UserError(f"{run} has no baseline: it has no list baseline_thresholds")
+    if timesteps is None:
+        record = folder / "config.json"
+        of_run = (run.is_dir() or run.name == "thresholds.json") and record.is_file()
+        timesteps = from_record(read_json(record), record).timesteps if of_run else TIMESTEPS
+    for name in ("comparison", "delay"):
+        if not isinstance(found.get(name, ""), str):
+            raise UserError(f"{run}: {name} is {found[name]!r}, expected a string"[:500])
+    return Converted(
+        snn if baseline else network_of(found, folder, snn),
+        Genes.from_record(found, "baseline_" if baseline else ""),
+        Dynamics(found.get("comparison") or ">", found.get("delay") or "layer"),
+        timesteps,
+    )

@@ -1,0 +1,147 @@
+"""Exported modules and integers compute what the simulator computes, step by step, without this package."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from helpers.exported import run_integers, run_torch, written
+from helpers.networks import BACKENDS, dyadic_images, dyadic_snn, dyadic_thresholds
+from jaxsnn.errors import UserError
+from jaxsnn.exports.converted import Converted
+from jaxsnn.exports.integers import integer_files
+from jaxsnn.exports.torch_module import code, torch_files
+from jaxsnn.networks.architectures import vgg
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation.observe import observe_images, record
+from jaxsnn.simulation.plan import Plan
+
+ALL_OPS = Network(
+    "all ops",
+    (8, 6, 2),
+    3,
+    (
+        Layer("a", (Edge(IMAGE, (Conv("a", 4, (1, 3), bias=True, padding=((0, 0), (2, 1))),)),)),
+        Layer("b", (Edge(0, (Conv("b", 4, 3, dilation=2, groups=4, bias=True), AvgPool(3, 2, 1))),)),
+        Layer("c", (Edge(1, (Conv("c", 4, bias=True),)), Edge(1, ()))),
+        Layer("d", (Edge(2, (AvgPool((3, 2)), Dense("d", 3, bias=True))),)),
+    ),
+    (0.0, 0.0),
+    (1 / 255.0, 1 / 255.0),
+)
+"""Rectangular, dilated, depthwise, padded on one side only, overlapping pools, a shortcut."""
+
+
+def random_snn(network, seed=0, starts=True):
+    """Random weights that make every layer fire, with an initial membrane a channel."""
+    layers = network.layers
+    if starts:
+        layers = (*(dataclasses.replace(layer, start=True) for layer in network.spiking), network.layers[-1])
+    network = dataclasses.replace(network, layers=layers)
+    rng = np.random.default_rng(seed)
+    shapes = shapes_of(network)
+    return SNN(
+        network,
+        {
+            key: rng.uniform(-0.4, 0.5, shape).astype(np.float32)
+            if key.endswith("start")
+            else rng.normal(0.05, np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+            for key, shape in shapes.items()
+        },
+    )
+
+
+def converted(snn, timesteps=12, **changes):
+    layers = len(snn.network.spiking)
+    genes = Genes(np.float32(dyadic_thresholds(layers)), np.full((1, layers), 0.375), changes.pop("leak", None))
+    return Converted(snn, genes, Dynamics(**changes), timesteps)
+
+
+@pytest.mark.parametrize("comparison", [">", ">="])
+@pytest.mark.parametrize("name", ["pool_before", "bias", "residual"])
+def test_the_module_is_the_simulator_bit_for_bit_where_sums_are_exact(name, comparison, tmp_path):
+    pytest.importorskip("torch")
+    one, images = converted(dyadic_snn(name), comparison=comparison), dyadic_images(3)
+    found = run_torch(written(tmp_path, torch_files(one)), images)
+    _, spikes, scores = record(one.snn, one.genes, images, one.steps, Dynamics(comparison, "none"))
+    assert all(s.any() for s in spikes)
+    np.testing.assert_array_equal(found, scores[0])
+
+
+def test_the_module_has_every_op_and_channels_that_start_apart(tmp_path):
+    pytest.importorskip("torch")
+    one = converted(random_snn(ALL_OPS), delay="none", leak=np.array([[0.5, 0.875, 1.0]]))
+    images = dyadic_images(40, (8, 6, 2))
+    found = run_torch(written(tmp_path, torch_files(one)), images)
+    _, spikes, scores = record(one.snn, one.genes, images, one.steps, one.dynamics)
+    assert all(s.any() and not s.all() for s in spikes)
+    np.testing.assert_allclose(found, scores[0], atol=1e-5)
+
+
+def test_the_module_needs_no_package_of_ours_and_is_short(tmp_path):
+    torch = pytest.importorskip("torch")
+    one = converted(dyadic_snn("residual"))
+    folder = written(tmp_path, torch_files(one))
+    program = (
+        "import network, sys, torch; print(network.load()(torch.zeros(1, 2, 8, 8)).shape[0], 'jax' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == [str(one.steps), "False"] and torch is not None
+    text = code(one)
+    lines = text[text.index("class Layer") :].splitlines()
+    assert (
+        len([line for line in lines if line.strip() and "Layer(" not in line and "nn.Sequential" not in line])
+        <= 50
+    )
+
+
+def test_names_from_a_file_cannot_become_code():
+    hostile = '"); import os; os.abort() #'
+    network = vgg(
+        [[4]], [], name='"""\nimport os', input_shape=(8, 8, 2), classes=3, mean=(0.0, 0.0), std=(1.0, 1.0)
+    )
+    layers = (dataclasses.replace(network.layers[0], name=hostile), *network.layers[1:])
+    snn = random_snn(dataclasses.replace(network, layers=layers), starts=False)
+    text = code(converted(snn))
+    assert "import os" not in text and "abort()" not in text
+    compile(text, "network.py", "exec")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["pool_after", "bias", "residual"])
+def test_the_integers_give_the_spikes_of_int8_bit_for_bit(name, backend, tmp_path):
+    snn = dyadic_snn(name)
+    one = converted(random_snn(snn.network, starts=True), comparison=">=", delay="none")
+    images, labels = dyadic_images(4), np.arange(4) % 3
+    scores, spikes = run_integers(written(tmp_path, integer_files(one)), images)
+    counts, right = observe_images(
+        one.snn,
+        one.genes,
+        images,
+        labels,
+        timesteps=one.steps,
+        dynamics=one.dynamics,
+        plan=Plan(backend=backend, precision="int8"),
+    )
+    assert spikes.all()
+    np.testing.assert_array_equal(spikes, counts.spikes[0])
+    np.testing.assert_array_equal((scores.argmax(-1) == labels).T, right[0])
+
+
+def test_the_integers_are_integers_of_the_promised_width(tmp_path):
+    folder = written(tmp_path, integer_files(converted(random_snn(dyadic_snn("residual").network))))
+    with np.load(folder / "network.npz") as arrays:
+        types = {name.rpartition(".")[2]: array.dtype for name, array in arrays.items()}
+    assert types.pop("weight") == np.int8
+    assert set(types.values()) == {np.dtype(np.int32)} and {"start", "bias", "gain", "threshold"} <= types.keys()
+
+
+def test_what_cannot_be_exported_ends_in_a_sentence():
+    snn = dyadic_snn("pool_after")
+    with pytest.raises(UserError, match=r"timesteps is 3, expected more than the layer delay of 3 steps"):
+        converted(snn, 3)
+    with pytest.raises(UserError, match=r"cannot leak"):
+        integer_files(converted(snn, leak=np.full((1, 3), 0.5)))
