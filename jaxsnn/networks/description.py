@@ -16,7 +16,7 @@ are (inputs, outputs), images and activations are NHWC.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -80,6 +80,12 @@ class Conv:
         pads = usual if self.padding is None else pads_of(self.padding)
         return Taps(sides, pair(self.stride), pads, pair(self.dilation))
 
+    @property
+    def plain(self) -> bool:
+        """Whether kernel and stride are square, the padding is half of the kernel, and there is nothing else."""
+        square = isinstance(self.kernel, int) and isinstance(self.stride, int) and self.padding is None
+        return square and self.dilation == self.groups == 1
+
 
 @dataclass(frozen=True)
 class Dense:
@@ -123,6 +129,11 @@ class AvgPool:
         """What each output position reads."""
         sides = pair(self.window)
         return Taps(sides, sides if self.stride is None else pair(self.stride), pads_of(self.padding))
+
+    @property
+    def plain(self) -> bool:
+        """Whether the windows are disjoint squares without padding."""
+        return isinstance(self.window, int) and self.stride is None and self.padding == 0
 
 
 @dataclass(frozen=True)
@@ -181,9 +192,9 @@ class Layer:
     The activation is a ReLU; with ``levels`` the ANN's is quantised to so many steps up to a learned ceiling, the
     parameter ``<layer>.ceiling`` (``jaxsnn.networks.activations``). With ``start`` the neurons of each channel
     begin at a membrane of their own: the parameter ``<layer>.start``, a fraction of the threshold, is added to the
-    gene v0. The ANN does not know of it. With ``cap`` the ANN's activation is clipped there (6 for ReLU6); neurons
-    need nothing for it, since one that fires at most once a step passes on at most its threshold, and the
-    thresholds that conversion and search choose are not above the largest activation of the ANN.
+    gene v0. The ANN does not know of it. With ``cap`` the ANN's activation is clipped there (6 for ReLU6). Neurons
+    need nothing for it: one that fires at most once a step passes on at most its threshold, so that a threshold of
+    ``cap`` is the clip, and percentiles of the clipped activations are below. Above it the clip is lost.
     """
 
     name: str
@@ -269,6 +280,11 @@ def parameter_shapes(op: Op, shape: tuple[int, ...]) -> dict[str, tuple[int, ...
     return {f"{op.name}.kernel": kernel} | ({f"{op.name}.bias": (op.features,)} if op.bias else {})
 
 
+def source_shape(network: Network, shapes: Sequence[tuple[int, ...]], edge: Edge) -> tuple[int, ...]:
+    """Shape of what an edge reads, ``shapes`` being those of the layers' outputs."""
+    return network.input_shape if edge.source == IMAGE else shapes[edge.source]
+
+
 def walk(network: Network) -> list[tuple[Layer, Edge, Op, tuple[int, ...]]]:
     """Every op with its layer, its edge and the shape of its input, in the order of evaluation."""
     shapes: list[tuple[int, ...]] = []
@@ -278,7 +294,7 @@ def walk(network: Network) -> list[tuple[Layer, Edge, Op, tuple[int, ...]]]:
         for edge in layer.edges:
             if not IMAGE <= edge.source < len(shapes):
                 raise UserError(f"layer {layer.name} reads layer {edge.source}, which does not come before it")
-            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
+            shape = source_shape(network, shapes, edge)
             for op in edge.ops:
                 rows.append((layer, edge, op, shape))
                 shape = output_shape(op, shape)

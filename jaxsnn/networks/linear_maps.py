@@ -329,15 +329,9 @@ def lowering(op: Conv, pool: AvgPool | None, shape: tuple[int, ...], trained: bo
     positions = shape[0] * shape[1] * height * width
     if op.groups == 1 and positions <= (TRAINED_POSITIONS if trained else MATRIX_POSITIONS):
         return "matrix product"
-    if pool == AvgPool(2) and _centred(op):
+    if pool == AvgPool(2) and op.plain and op.stride == 1 and op.taps.sides[0] % 2:
         return "box sums, convolution with stride 2"
     return "convolution, pool" if pool else "convolution"
-
-
-def _centred(op: Conv) -> bool:
-    """Whether an op is a square convolution that keeps the sides of its input, of an odd kernel."""
-    odd = isinstance(op.kernel, int) and op.kernel % 2 == 1
-    return odd and op.padding is None and op.stride == op.dilation == op.groups == 1
 
 
 def _conv_step(

@@ -63,11 +63,11 @@ def chunks(
     Where the device runs out of memory, chunks are halved and the simulation continues.
     """
     candidates = len(genes.threshold)
-    params, each, inputs = snn.params, genes, lambda part: part
+    network, params, each, inputs = snn.network, snn.params, genes, lambda part: part
     units = np.ones(candidates)
     if plan.precision == "int8":
         integers = quantize(snn)
-        silent = min(timesteps, dynamics.silent_steps(snn.network))
+        network, silent = integers.network, min(timesteps, dynamics.silent_steps(snn.network))
         params, each = _placed(integers), integer_neurons(integers, genes, timesteps - silent)
         inputs = functools.partial(integer_pixels, integers)
         units = readout_units(integers, genes)
@@ -76,7 +76,7 @@ def chunks(
     held = _held.setdefault(snn, {})
     what = (dynamics.delay, timesteps, per_image, plan.precision, plan.block, across * along)
     rows = min(rows, held.get(what, rows))
-    call = functools.partial(simulate, snn.network, dynamics, timesteps, per_image, plan.precision, mesh)
+    call = functools.partial(simulate, network, dynamics, timesteps, per_image, plan.precision, mesh)
     if scored:
         call = functools.partial(call, scored=True)
     start = 0
@@ -212,7 +212,7 @@ def memory(
     params, kind = snn.params, np.uint8
     if precision == "int8":
         integers = quantize(snn)
-        params, kind = integers.kernels, np.float32
+        network, params, kind = integers.network, integers.kernels, np.float32
         each = integer_neurons(integers, each, 1)
 
     def used(images: int) -> int:

@@ -254,27 +254,26 @@ def layers_of(network: Network, params: Arrays, precision: str) -> list[Layer | 
 
 def _layer(ops: Sequence, params: Arrays, shape: tuple[int, ...], precision: str) -> Layer | None:
     """One edge: a convolution or dense map, a pool before or after it; None for anything else."""
-    gather, pooled, after = Layer().gather, 1, False
-    match ops:
+    gather, pooled, target = Layer().gather, 1, None
+    match ops if all(op.plain for op in ops if isinstance(op, Conv | AvgPool)) else []:
         case [Conv() | Dense() as op]:
             pass
-        case [AvgPool() as pool, Conv() | Dense() as op] if pool.window <= MOST_POOLED:
-            shape, pooled = output_shape(pool, shape), pool.window**2
-            gather = functools.partial(_sum_pool, window=pool.window)
-        case [Conv() as op, AvgPool(window=2)] if op.stride == 1 and op.kernel % 2:
+        case [AvgPool() as pool, Conv() | Dense() as op] if (side := pool.taps.sides[0]) <= MOST_POOLED:
+            shape, pooled = output_shape(pool, shape), side**2
+            gather = functools.partial(_sum_pool, window=side)
+        case [Conv() as op, AvgPool(window=2)] if op.stride == 1 and op.taps.sides[0] % 2:
             # the pool after it: a convolution with stride 2 of the sums over 2 x 2 squares
-            pooled, after = 4, True
-            gather = functools.partial(_box_sums, pad=op.kernel // 2)
+            pooled, target = 4, output_shape(AvgPool(2), output_shape(op, shape))
+            gather = functools.partial(_box_sums, pad=op.taps.pads[0][0])
         case _:
             return None
     if isinstance(op, Dense):
         window = Window(1, 1, 0, (1, 1, math.prod(shape)), (1, 1, op.features))
-    elif after:
-        target = output_shape(AvgPool(2), output_shape(op, shape))
-        sides = (n + 2 * (op.kernel // 2) - 1 for n in shape[:2])
-        window = Window(op.kernel, 2, 0, (*sides, shape[-1]), target)
     else:
-        window = Window(op.kernel, op.stride, op.kernel // 2, shape, output_shape(op, shape))
+        size, stride, pad = op.taps.sides[0], op.taps.strides[0], op.taps.pads[0][0]
+        window = Window(size, stride, pad, shape, output_shape(op, shape))
+        if target:
+            window = Window(size, 2, 0, (*(n + 2 * pad - 1 for n in shape[:2]), shape[2]), target)
     if depth_of(window, precision) < DEEPEST[precision][0]:
         return None
     kernel = params[f"{op.name}.kernel"]
@@ -319,8 +318,8 @@ def _box_sums(x: jax.Array, pad: int, interpret: bool = False) -> jax.Array:
 
 
 def _sum_pool(x: jax.Array, window: int) -> jax.Array:
-    steps, n, h, w, c = x.shape
-    x = x.reshape(steps, n, h // window, window, w // window, window, c)
+    steps, n, h, w, c = x.shape[0], x.shape[1], x.shape[2] // window, x.shape[3] // window, x.shape[4]
+    x = x[:, :, : h * window, : w * window].reshape(steps, n, h, window, w, window, c)
     return x.sum((3, 5), dtype=x.dtype)
 
 

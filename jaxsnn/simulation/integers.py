@@ -17,11 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Arrays, AvgPool, Conv, Dense, Edge, Layer, Network, layer_shapes
-from jaxsnn.networks.linear_maps import LinearMap, linear_map
+from jaxsnn.networks.description import (
+    IMAGE,
+    Arrays,
+    Conv,
+    Dense,
+    Edge,
+    Layer,
+    Network,
+    layer_shapes,
+    source_shape,
+)
+from jaxsnn.networks.linear_maps import LinearMap, keeps_constants, linear_map, pool_unit
+from jaxsnn.networks.merging import one_map_an_edge
 from jaxsnn.networks.spiking import SNN, Genes
 from jaxsnn.runtime.weak_cache import remembered
-from jaxsnn.simulation.step import Neurons, Wiring
+from jaxsnn.simulation.step import Neurons, Wiring, without_biases
 
 LARGEST = 127
 
@@ -41,12 +52,13 @@ class IntegerSNN:
     """An SNN in integers.
 
     Attributes:
+        network: with one map an edge at most.
         kernels: ``<op>.kernel``, float32 arrays that hold integers.
-        scales: per layer and edge, float64 (C,): what 1 stands for at the edge's end; pools are sums here.
+        scales: per layer and edge, float64 (C,): what 1 stands for at the edge's end; pools divide nothing here.
         biases: per layer, float64 (C,), in the units of the ANN, or None.
         starts: per spiking layer, (C,) or 0: what is added to the gene v0.
         pixel: what a normalised pixel is multiplied with before it is rounded.
-        reaches: per layer and edge, the largest sum that inputs of 1 can come to, pools being sums.
+        reaches: per layer and edge, the largest sum that inputs of 1 can come to, pools dividing nothing.
     """
 
     network: Network
@@ -58,37 +70,37 @@ class IntegerSNN:
     reaches: tuple[tuple[float, ...], ...]
 
 
-def window(edge: Edge) -> int:
-    """How many positions the pools of an edge average."""
-    return math.prod(op.window**2 for op in edge.ops if isinstance(op, AvgPool))
-
-
 @remembered
 def quantize(snn: SNN) -> IntegerSNN:
     """The network with int8 weights; raises ``UserError`` for one that integers cannot express."""
-    network, kernels, scales, biases = snn.network, {}, [], []
+    network, params = one_map_an_edge(snn.network, {name: np.asarray(value) for name, value in snn.params.items()})
+    kernels, scales, biases = {}, [], []
     shapes = layer_shapes(network)
     for index, layer in enumerate(network.layers):
         if len({edge.source == IMAGE for edge in layer.edges}) > 1:
             raise UserError(f"int8 cannot add the image to spikes in layer {layer.name}: use float32")
         parts, bias = [], None
         for edge in layer.edges:
-            maps = [op for op in edge.ops if isinstance(op, Conv | Dense)]
-            if len(maps) > 1:
-                raise UserError(f"int8 needs neurons between {maps[0].name} and {maps[1].name}: use float32")
             scale = np.ones(shapes[index][-1])
-            for op in maps:
-                kernel = np.asarray(snn.params[f"{op.name}.kernel"], np.float64)
+            for op in (op for op in edge.ops if isinstance(op, Conv | Dense)):
+                kernel = np.asarray(params[f"{op.name}.kernel"], np.float64)
                 axes = None if index == len(network.layers) - 1 else tuple(range(kernel.ndim - 1))
                 top = np.broadcast_to(np.abs(kernel).max(axis=axes), op.features)
                 scale = np.where(top > 0, top, 1) / LARGEST
                 kernels[f"{op.name}.kernel"] = np.round(kernel / scale).astype(np.float32)
                 if op.bias:
-                    bias = (0 if bias is None else bias) + np.asarray(snn.params[f"{op.name}.bias"], np.float64)
-            parts.append(scale / window(edge))
+                    bias = (0 if bias is None else bias) + np.asarray(params[f"{op.name}.bias"], np.float64)
+                    if not keeps_constants(edge.ops):
+                        raise UserError(
+                            f"int8 needs the bias of {op.name} to be alike at all positions: use float32"
+                        )
+            parts.append(scale / pool_unit(edge.ops, source_shape(network, shapes, edge)))
         scales.append(tuple(parts))
         biases.append(bias)
-    reaches = tuple(tuple(_reach(edge, kernels) for edge in layer.edges) for layer in network.layers)
+    reaches = tuple(
+        tuple(_reach(edge, kernels, source_shape(network, shapes, edge)) for edge in layer.edges)
+        for layer in network.layers
+    )
     image_reach = max(
         reach
         for layer, each in zip(network.layers, reaches)
@@ -99,20 +111,19 @@ def quantize(snn: SNN) -> IntegerSNN:
     if pixel < 1:
         raise UserError("int8: the layer that the image drives has too many weights to sum exactly: use float32")
     starts = tuple(
-        np.asarray(snn.params[f"{layer.name}.start"], np.float64) if layer.start else 0.0
-        for layer in network.spiking
+        np.asarray(params[f"{layer.name}.start"], np.float64) if layer.start else 0.0 for layer in network.spiking
     )
     return IntegerSNN(network, kernels, tuple(scales), tuple(biases), starts, min(pixel, FINEST_PIXEL), reaches)
 
 
-def _reach(edge: Edge, kernels: dict[str, np.ndarray]) -> float:
-    """The largest sum of |k| at the end of an edge, its pools being sums."""
+def _reach(edge: Edge, kernels: dict[str, np.ndarray], shape: tuple[int, ...]) -> float:
+    """The largest sum of |k| at the end of an edge that reads ``shape``, its pools being sums."""
     largest = 1.0
     for op in edge.ops:
         if isinstance(op, Conv | Dense):
             kernel = np.abs(kernels[f"{op.name}.kernel"], dtype=np.float64)
             largest = kernel.sum(tuple(range(kernel.ndim - 1))).max()
-    return largest * window(edge)
+    return largest * pool_unit(edge.ops, shape)
 
 
 def _largest_pixel(network: Network) -> float:
@@ -216,20 +227,16 @@ def wire_integers(network: Network, kernels: Arrays, x: jax.Array) -> Wiring:
     for layer in network.layers:
         fixed, maps = jnp.int32(0), []
         for edge in layer.edges:
-            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
-            linear = linear_map(edge.ops, kernels, shape, sums=jnp.float32)
+            shape = source_shape(network, shapes, edge)
+            linear = linear_map(edge.ops, without_biases(kernels), shape, sums=jnp.float32, whole=True)
             if edge.source == IMAGE:
-                fixed = fixed + _integer(linear(x), edge)
+                fixed = fixed + _integer(linear, x)
             else:
-                maps.append((edge.source, functools.partial(_apply, linear, edge)))
+                maps.append((edge.source, functools.partial(_integer, linear)))
         constant.append(fixed)
         synapses.append(maps)
     return Wiring(constant, synapses)
 
 
-def _apply(linear: LinearMap, edge: Edge, spikes: jax.Array) -> jax.Array:
-    return _integer(linear(spikes), edge)
-
-
-def _integer(sums: jax.Array, edge: Edge) -> jax.Array:
-    return jnp.round(sums * window(edge)).astype(jnp.int32)
+def _integer(linear: LinearMap, spikes: jax.Array) -> jax.Array:
+    return linear(spikes).astype(jnp.int32)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes
+from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes, source_shape
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
 from jaxsnn.networks.spiking import Dynamics, Genes
@@ -70,7 +70,7 @@ def wire(
     for layer, output in zip(network.layers, shapes):
         fixed, maps = jnp.zeros((1, *output)), []
         for edge in layer.edges:
-            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
+            shape = source_shape(network, shapes, edge)
             if any(getattr(op, "bias", False) for op in edge.ops):
                 fixed = fixed + linear_map(edge.ops, params, shape, sums=exact)(jnp.zeros((1, *shape)))
             if edge.source == IMAGE:

@@ -1,62 +1,79 @@
 """The event-driven back-end gives the same spikes as everything else; what it cannot do it says."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from helpers import reference
 from helpers.networks import PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
+from helpers.ops import convolutions, pools
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, output_shape, shapes_of
-from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.description import (
+    IMAGE,
+    AvgPool,
+    Conv,
+    Dense,
+    Edge,
+    Layer,
+    Network,
+    output_shape,
+    parameter_shapes,
+    shapes_of,
+)
+from jaxsnn.networks.merging import grid, merge, merged_size
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation import backends
 from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.events import run
-from jaxsnn.simulation.events.lowering import _rows_at_once, _spans, as_convolution
+from jaxsnn.simulation.events.lowering import _rows_at_once, _spans
 from jaxsnn.simulation.observe import observe, observe_images
 from jaxsnn.simulation.plan import Plan
 
 numba = pytest.importorskip("numba", reason="Numba is not installed")
 
 
-@pytest.mark.parametrize(
-    "ops, shape",
-    [
-        ((Conv("a", 3), AvgPool(2)), (8, 8, 2)),
-        ((AvgPool(2), Conv("a", 3)), (8, 8, 2)),
-        ((Conv("a", 3, 5, 2), AvgPool(4)), (8, 8, 2)),
-        ((AvgPool(2), AvgPool(2), Dense("a", 3)), (8, 8, 2)),
-        ((Conv("a", 3, 1), Conv("b", 2), AvgPool(2), Dense("c", 4)), (4, 4, 2)),
-        ((Dense("a", 5), Dense("b", 3)), (7,)),
-        ((AvgPool(2),), (4, 4, 3)),
-        ((), (4, 4, 3)),
-    ],
-)
-def test_an_edge_is_one_convolution(ops, shape):
-    """A merged kernel, applied place by place with the spans that the loops use, is the chain of ops."""
-    rng = np.random.default_rng(0)
+@st.composite
+def _edges(draw):
+    """An input shape, and up to three ops of any kind without neurons between them."""
+    shape, ops = (draw(st.sampled_from([4, 6, 9])), draw(st.sampled_from([5, 8])), 4), []
+    current = shape
+    for index in range(draw(st.integers(0, 3))):
+        one = convolutions(current[-1], f"op{index}", 3) if len(current) == 3 else st.nothing()
+        one = one | pools(3) if len(current) == 3 else one
+        op = draw(one | st.builds(lambda index=index: Dense(f"op{index}", 3)))
+        try:
+            current = output_shape(op, current)
+        except UserError:
+            assume(False)
+        ops.append(op)
+    return ops, shape
+
+
+@settings(max_examples=60, deadline=None)
+@given(_edges(), st.integers(0, 999))
+def test_an_edge_is_one_convolution(edge, seed):
+    """Merged kernels, applied place by place with the spans that the loops use, are the chain of ops."""
+    (ops, shape), rng = edge, np.random.default_rng(seed)
     params, inner = {}, shape
     for op in ops:
-        if hasattr(op, "name"):
-            fan = (op.kernel, op.kernel, inner[-1]) if isinstance(op, Conv) else (int(np.prod(inner)),)
-            params[f"{op.name}.kernel"] = rng.integers(-3, 4, (*fan, op.features)).astype(np.float32)
+        arrays = parameter_shapes(op, inner)
+        params |= {name: rng.integers(-3, 4, array).astype(np.float64) for name, array in arrays.items()}
         inner = output_shape(op, inner)
-    x = rng.integers(0, 2, shape).astype(np.float32)
-    grid, target = (s if len(s) == 3 else (1, 1, *s) for s in (shape, inner))
-    merged = as_convolution(ops, params, shape)
-    spans, flat = _spans(merged, grid, target), x.reshape(-1, grid[-1])
-    weights = merged.kernel.reshape(-1, target[-1])
+    x = rng.integers(0, 2, shape).astype(np.float64)
+    target = grid(inner)
+    merged = merge(ops, params, shape)
+    spans, flat = _spans(merged, grid(shape), target), x.reshape(-1, shape[-1])
+    weights = merged.kernels.reshape(-1, target[-1])
     found = np.zeros((target[0] * target[1], target[-1]))
     for position, rows in enumerate(spans):
         for first, last, offset in rows:
             for place in range(first, last):
                 for channel in np.nonzero(flat[place])[0]:
-                    found[position] += weights[(place % grid[1]) * grid[2] + channel + offset]
-    expected = linear_map(ops, params, shape)(jnp.asarray(x)[None])[0]
-    np.testing.assert_allclose(found.reshape(inner), expected, rtol=0, atol=1e-4)
+                    found[position] += weights[(place % shape[1]) * shape[2] + channel + offset]
+    expected = reference.apply_edge(ops, params, x[None], bias=False)[0]
+    np.testing.assert_allclose(found.reshape(inner), expected, rtol=1e-9, atol=1e-9)
+    assert merged_size(ops, shape) == (np.prod(merged.kernels.shape[:2]), merged.kernels.size)
 
 
 @st.composite
@@ -152,11 +169,12 @@ def test_the_plan_says_what_it_chooses_and_what_cannot_be(monkeypatch):
     network = dyadic_snn("residual").network
     assert decided(Plan(), network).backend == "events"
     assert decided(Plan(precision="bfloat16"), network).backend == "xla"
-    chain = (Layer("a", (Edge(IMAGE, (Conv("a", 2),)),)), Layer("b", (Edge(0, (Conv("b", 2), Conv("c", 2))),)))
-    merged = Network("chain", (4, 4, 2), 3, (*chain, Layer("d", (Edge(1, (Dense("d", 3),)),))), (0, 0), (1, 1))
-    assert decided(Plan(), merged).backend == "xla"
-    with pytest.raises(UserError, match=r"cannot merge b and c.*--backend xla"):
-        decided(Plan(backend="events"), merged)
+    both = (Conv("b", 64, 17), Conv("c", 64, 17))
+    chain = (Layer("a", (Edge(IMAGE, (Conv("a", 64),)),)), Layer("b", (Edge(0, both),)))
+    large = Network("chain", (32, 32, 2), 3, (*chain, Layer("d", (Edge(1, (Dense("d", 3),)),))), (0, 0), (1, 1))
+    assert decided(Plan(), large).backend == "xla"
+    with pytest.raises(UserError, match=r"cannot merge b and c in layer b.*289 kernels.*--backend xla"):
+        decided(Plan(backend="events"), large)
     with pytest.raises(UserError, match="not in bfloat16"):
         decided(Plan(backend="events", precision="bfloat16"), network)
     monkeypatch.setattr(backends, "available", lambda: False)

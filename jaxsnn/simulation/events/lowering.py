@@ -3,17 +3,17 @@
 import functools
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Network, Op, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Network, layer_shapes
+from jaxsnn.networks.linear_maps import pool_unit
+from jaxsnn.networks.merging import Merged, grid, merge, merged_size
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.runtime.weak_cache import remembered
-from jaxsnn.simulation.integers import LARGEST, IntegerSNN, window
+from jaxsnn.simulation.integers import LARGEST, IntegerSNN
 
 WEIGHTS_IN_CACHE = 2_400_000
 """Bytes of weights that a block of output channels may have. Measured: 0.6 to 9 MB differ by 10 %; about twice the
@@ -26,6 +26,13 @@ WIDEST_BLOCK = 128
 EVERY_ROW = 1 << 62
 
 
+MOST_MERGED = 1 << 30
+"""Bytes that the kernels of one edge may take where those at the border are kernels of their own."""
+
+
+LARGEST_16 = np.iinfo(np.int16).max
+
+
 @functools.cache
 def available() -> bool:
     """Whether Numba is installed and works; one that fails on import (another NumPy, say) counts as missing."""
@@ -34,67 +41,6 @@ def available() -> bool:
     except Exception:  # whatever a broken installation raises
         return False
     return True
-
-
-class Convolution(NamedTuple):
-    """An edge as one convolution: ``kernel`` (KH, KW, C, F) over an input padded by ``pad`` zeros."""
-
-    kernel: np.ndarray
-    stride: int
-    pad: int
-
-
-def as_convolution(ops: Sequence[Op], kernels: dict[str, np.ndarray], shape: tuple[int, ...]) -> Convolution:
-    """The linear ops of an edge, without biases, on inputs of ``shape`` as one convolution in float64.
-
-    Raises:
-        UserError: two padded convolutions in a row, which are not one convolution at the border.
-    """
-    channels = shape[-1]
-    merged = Convolution(np.eye(channels)[None, None], 1, 0)
-    bordered = False
-    for op in ops:
-        if isinstance(op, AvgPool):
-            mean = np.eye(shape[-1]) / op.window**2
-            merged = _followed_by(
-                merged, Convolution(np.broadcast_to(mean, (op.window, op.window, *mean.shape)), op.window, 0)
-            )
-        elif isinstance(op, Dense):
-            kernel = np.asarray(kernels[f"{op.name}.kernel"], np.float64).reshape(*_grid(shape), op.features)
-            merged = _followed_by(merged, Convolution(kernel, 1, 0))
-        elif isinstance(op, Conv):
-            pad = op.kernel // 2
-            if bordered and pad:
-                raise UserError(f"{op.name} follows another padded convolution without neurons between them")
-            bordered |= pad > 0
-            kernel = np.asarray(kernels[f"{op.name}.kernel"], np.float64)
-            merged = _followed_by(merged, Convolution(kernel, op.stride, pad))
-        shape = output_shape(op, shape)
-    return merged
-
-
-def _grid(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """A shape (H, W, C), or (C,) as one position."""
-    height, width, channels = shape if len(shape) == 3 else (1, 1, *shape)
-    return height, width, channels
-
-
-def _followed_by(first: Convolution, second: Convolution) -> Convolution:
-    """``second`` applied to the output of ``first``."""
-    if first.kernel.shape[:2] == (1, 1) and first.kernel.shape[2] == first.kernel.shape[3] and first.stride == 1:
-        identity = np.array_equal(first.kernel[0, 0], np.eye(first.kernel.shape[2]))
-        if identity:
-            return Convolution(second.kernel, second.stride, second.pad)
-    height, width, channels, _ = first.kernel.shape
-    rows, columns, _, features = second.kernel.shape
-    grown = np.zeros(
-        (height + (rows - 1) * first.stride, width + (columns - 1) * first.stride, channels, features)
-    )
-    for i in range(rows):
-        for j in range(columns):
-            top, left = i * first.stride, j * first.stride
-            grown[top : top + height, left : left + width] += first.kernel @ second.kernel[i, j]
-    return Convolution(grown, first.stride * second.stride, first.pad + second.pad * first.stride)
 
 
 @dataclass(frozen=True)
@@ -115,26 +61,26 @@ def lower(
     """The network's layers for the compiled loops.
 
     Args:
-        weights: ``weights(edge, kernel)`` is the array to use for a merged kernel (KH, KW, C, F) of float64:
-            float32, int8 or int16.
+        weights: ``weights(edge, kernels)`` is the array to use for merged kernels of float64: float32, int8, int16
+            or int32.
     """
-    shapes = [_grid(shape) for shape in layer_shapes(network)]
+    shapes = [grid(shape) for shape in layer_shapes(network)]
     lowered = []
     for layer, shape in zip(network.layers, shapes):
         sources, arrays, spans, limits = [], [], [], []
         for edge in layer.edges:
             if edge.source == IMAGE:
                 continue
-            merged = as_convolution(edge.ops, kernels, layer_shapes(network)[edge.source])
+            merged = merge(edge.ops, kernels, layer_shapes(network)[edge.source])
             sources.append(edge.source)
-            arrays.append(weights(edge, merged.kernel))
+            arrays.append(weights(edge, merged.kernels))
             spans.append(_spans(merged, shapes[edge.source], shape))
         if arrays:  # one type in a layer
             widest = np.result_type(*arrays)
             arrays = [array.astype(widest) for array in arrays]
             limits = [_rows_at_once(array) for array in arrays]
         features = shape[-1]
-        width = _block_width(features, max((a[..., 0].size * a.itemsize for a in arrays), default=0))
+        width = _block_width(features, max((a[0, 0, ..., 0].size * a.itemsize for a in arrays), default=0))
         padded = math.ceil(features / width) * width
         packed = tuple(_pack(array, width, padded) for array in arrays)
         lowered.append(
@@ -143,24 +89,25 @@ def lower(
     return lowered
 
 
-def _spans(merged: Convolution, source: tuple[int, int, int], target: tuple[int, int, int]) -> np.ndarray:
+def _spans(merged: Merged, source: tuple[int, int, int], target: tuple[int, int, int]) -> np.ndarray:
     """For each output position and kernel row: the input positions [first, last) that it sees, and the offset of
     their rows of weights; (H' * W', KH, 3)."""
     height, width, channels = source
-    rows, columns = merged.kernel.shape[:2]
+    _, classes, rows, columns = merged.kernels.shape[:4]
     y, x, k = np.meshgrid(*(np.arange(n) for n in (*target[:2], rows)), indexing="ij")
-    line = y * merged.stride - merged.pad + k
-    left = x * merged.stride - merged.pad
+    line = y * merged.strides[0] - merged.pads[0] + k
+    left = x * merged.strides[1] - merged.pads[1]
     inside = (line >= 0) & (line < height)
     first = np.where(inside, line * width + left.clip(0, width), 0)
     last = np.where(inside, line * width + (left + columns).clip(0, width), 0)
-    offset = (k * columns - left) * channels
+    kernel = merged.rows[y] * classes + merged.columns[x]
+    offset = ((kernel * rows + k) * columns - left) * channels
     return np.stack([first, last, offset], -1).reshape(-1, rows, 3).astype(np.int64)
 
 
 def _rows_at_once(weights: np.ndarray) -> int:
-    """How many rows can be summed in int16 whatever spikes."""
-    if weights.dtype == np.float32:
+    """How many rows can be summed whatever spikes, in int16 for weights that are not wider."""
+    if weights.dtype.itemsize == 4:  # sums of int32 were found to fit when the network was quantised
         return EVERY_ROW
     return np.iinfo(np.int16).max // max(1, np.abs(weights.astype(np.int64)).max())
 
@@ -176,7 +123,7 @@ def _block_width(features: int, bytes_per_channel: int) -> int:
 
 
 def _pack(array: np.ndarray, width: int, padded: int) -> np.ndarray:
-    """(KH, KW, C, F) as (blocks, KH * KW * C, width)."""
+    """(..., KH, KW, C, F) as (blocks, ... KH * KW * C, width)."""
     rows = array.reshape(-1, array.shape[-1])
     rows = np.pad(rows, ((0, 0), (0, padded - rows.shape[1])))
     blocks = rows.reshape(len(rows), -1, width).swapaxes(0, 1)
@@ -203,11 +150,18 @@ def padded_to(values: np.ndarray, channels: int, fill: float | np.floating = 0) 
 
 def obstacle(network: Network) -> str | None:
     """Why the network cannot be lowered, if it cannot."""
+    shapes = layer_shapes(network)
     for layer in network.layers:
         for edge in layer.edges:
-            padded = [op for op in edge.ops if isinstance(op, Conv) and op.kernel > 1]
-            if edge.source != IMAGE and len(padded) > 1:
-                return f"cannot merge {padded[0].name} and {padded[1].name}, which have no neurons between them"
+            if edge.source == IMAGE:
+                continue
+            kernels, numbers = merged_size(edge.ops, shapes[edge.source])
+            if kernels > 1 and 4 * numbers > MOST_MERGED:
+                maps = [op.name for op in edge.ops if isinstance(op, Conv | Dense)]
+                return (
+                    f"cannot merge {' and '.join(maps)} in layer {layer.name}, which have no neurons between "
+                    f"them: their {kernels} kernels at the border would take {4 * numbers / 1e9:,.1f} GB"
+                )
     if {edge.source == IMAGE for edge in network.layers[-1].edges} != {False}:
         return "needs a read-out that spikes drive"
     return None
@@ -222,10 +176,12 @@ def lower_float(snn: SNN) -> list[LoweredLayer]:
 
 @remembered
 def lower_integers(integers: IntegerSNN) -> list[LoweredLayer]:
-    """The layers with int8 weights, or int16 where a pool sums several."""
+    """The layers with int8 weights, or wider ones where a pool sums several."""
+    network = integers.network
 
-    def weights(edge: Edge, kernel: np.ndarray) -> np.ndarray:
-        whole = np.round(kernel * window(edge))
-        return whole.astype(np.int8 if np.abs(whole).max() <= LARGEST else np.int16)
+    def weights(edge: Edge, kernels: np.ndarray) -> np.ndarray:
+        whole = np.round(kernels * pool_unit(edge.ops, layer_shapes(network)[edge.source]))
+        most = np.abs(whole).max()
+        return whole.astype(np.int8 if most <= LARGEST else np.int16 if most <= LARGEST_16 else np.int32)
 
-    return lower(integers.network, integers.kernels, weights)
+    return lower(network, integers.kernels, weights)

@@ -144,7 +144,7 @@ def run(
     if integers is not None:
         layers, dtype = lower_integers(integers), np.int32
         candidate_neurons = integer_neurons(integers, genes, steps)
-        constants = _constants(snn.network, True, integers.kernels, integer_pixels(integers, images))
+        constants = _constants(integers.network, True, integers.kernels, integer_pixels(integers, images))
     else:
         layers, dtype = lower_float(snn), np.float32
         constants = _constants(snn.network, False, snn.params, images)
