@@ -18,6 +18,8 @@ import numpy as np
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Layer, Network, Op, Params, layer_shapes
+from jaxsnn.networks.linear_maps import keeps_constants
+from jaxsnn.networks.merging import unshared
 from jaxsnn.networks.spiking import SNN, Genes
 
 MOST_V0 = 0.99
@@ -81,7 +83,7 @@ def fold_channels(snn: SNN, channels: Channels) -> tuple[SNN, Genes]:
         that
             do not share a shape.
     """
-    network, params = snn.network, {name: np.asarray(value) for name, value in snn.params.items()}
+    network, params = unshared(snn.network, {name: np.asarray(value) for name, value in snn.params.items()})
     _check(network, channels)
     theta = [_median(t) for t in channels.thresholds]
     params = {name: value for name, value in params.items() if not name.endswith((".ceiling", ".start"))}
@@ -94,7 +96,7 @@ def fold_channels(snn: SNN, channels: Channels) -> tuple[SNN, Genes]:
             for edge, s in ((edge, edge.source) for edge in layer.edges)
         ]
         edges = _add_bias(edges, params, channels.biases[index] * row)
-        layer = replace(layer, edges=tuple(edges), levels=None, start=False)
+        layer = replace(layer, edges=tuple(edges), levels=None, start=False, cap=None)
         if spiking:
             start = np.asarray(channels.starts[index], np.float64)
             v0.append(np.clip(_median(start), 0, MOST_V0))
@@ -134,14 +136,24 @@ def _fold_edge(edge: Edge, params: Params, row, column) -> Edge:
     scaled = {op.name: np.asarray(params[f"{op.name}.kernel"], np.float64) for op in maps}
     if maps:
         first, last = maps[0].name, maps[-1].name
-        channels = np.size(column)
-        kernel = scaled[first].reshape(-1, channels, scaled[first].shape[-1]) * np.reshape(column, (-1, 1))
-        scaled[first] = kernel.reshape(scaled[first].shape)
+        scaled[first] = _with_inputs_times(scaled[first], column, maps[0])
         scaled[last] = scaled[last] * row
         if maps[-1].bias:
             params[f"{last}.bias"] = (params[f"{last}.bias"] * np.float64(row)).astype(np.float32)
     params |= {f"{name}.kernel": kernel.astype(np.float32) for name, kernel in scaled.items()}
     return edge
+
+
+def _with_inputs_times(kernel: np.ndarray, column: np.ndarray | float, op: Conv | Dense) -> np.ndarray:
+    """A kernel with its input channels multiplied by ``column`` (C,), or a number for all."""
+    if np.size(column) == 1:
+        return kernel * column
+    features = kernel.shape[-1]
+    if isinstance(op, Dense) or op.groups == 1:
+        return (kernel.reshape(-1, np.size(column), features) * np.reshape(column, (-1, 1))).reshape(kernel.shape)
+    # output features in groups, each of which reads its part of the inputs
+    parts = kernel.reshape(*kernel.shape[:-1], op.groups, features // op.groups)
+    return (parts * np.reshape(column, (op.groups, -1)).T[..., None]).reshape(kernel.shape)
 
 
 def _add_bias(edges: Sequence[Edge], params: Params, bias: np.ndarray) -> list[Edge]:
@@ -151,7 +163,7 @@ def _add_bias(edges: Sequence[Edge], params: Params, bias: np.ndarray) -> list[E
     changes.
     """
     edges = list(edges)
-    at = next((k for k, edge in enumerate(edges) if maps_of(edge)), None)
+    at = next((k for k, edge in enumerate(edges) if _carries_bias(edge)), None)
     if at is None or not bias.any():
         return edges
     target = maps_of(edges[at])[-1]
@@ -167,7 +179,11 @@ def _add_bias(edges: Sequence[Edge], params: Params, bias: np.ndarray) -> list[E
 
 def can_bias(layer: Layer) -> bool:
     """Whether a layer has a map to carry a bias."""
-    return any(maps_of(edge) for edge in layer.edges)
+    return any(_carries_bias(edge) for edge in layer.edges)
+
+
+def _carries_bias(edge: Edge) -> bool:
+    return bool(maps_of(edge)) and keeps_constants(edge.ops[edge.ops.index(maps_of(edge)[-1]) :])
 
 
 def positions(shape: tuple[int, ...]) -> int:
