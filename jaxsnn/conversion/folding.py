@@ -1,5 +1,7 @@
 """From a trained ANN to a spiking network: norms folded into kernels, thresholds from activation percentiles."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +18,9 @@ from jaxsnn.networks.description import (
     Network,
     Params,
     ScaleNorm,
+    walk,
 )
+from jaxsnn.networks.linear_maps import keeps_constants
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.networks.weights import check_params, to_device
 
@@ -47,10 +51,12 @@ def fold(network: Network, params: Params) -> tuple[Network, Params]:
     """The same function without norms and dropout: each norm is folded into the map in front of it.
 
     y = (W x + b - mean) * g + beta, with g = scale / sqrt(var + eps), is W' x + b' with W' = g W and
-    b' = (b - mean) g + beta. An average pool between the two commutes with a per-channel affine map.
+    b' = (b - mean) g + beta. An average pool between the two commutes with a per-channel affine map, unless it
+    counts zeros around its input, which a shift does not reach.
     ``ScaleNorm`` has neither mean nor beta, so that a map without bias stays without one.
     """
     folded: Params = {}
+    uses = Counter(op.name for _, _, op, _ in walk(network) if isinstance(op, Conv | Dense))
     layers = []
     for layer in network.layers:
         edges = []
@@ -58,7 +64,7 @@ def fold(network: Network, params: Params) -> tuple[Network, Params]:
             ops: list = []
             for op in edge.ops:
                 if isinstance(op, BatchNorm | ScaleNorm):
-                    _fold_norm(op, ops, folded, params, f"layer {layer.name}")
+                    _fold_norm(op, ops, folded, params, uses, f"layer {layer.name}")
                 elif not isinstance(op, Dropout):
                     ops.append(op)
                     if isinstance(op, Conv | Dense):
@@ -70,13 +76,22 @@ def fold(network: Network, params: Params) -> tuple[Network, Params]:
     return replace(network, layers=tuple(layers)), folded
 
 
-def _fold_norm(norm: BatchNorm | ScaleNorm, ops: list, folded: Params, params: Params, where: str) -> None:
+def _fold_norm(
+    norm: BatchNorm | ScaleNorm, ops: list, folded: Params, params: Params, uses: Mapping[str, int], where: str
+) -> None:
     index = len(ops) - 1
     while index >= 0 and isinstance(ops[index], AvgPool):
         index -= 1
     if index < 0:
         raise UserError(f"{where}: {norm.name} has no convolution or dense map in front of it to fold into")
     target = ops[index]
+    if uses[target.name] > 1:
+        raise UserError(f"{where}: {norm.name} cannot be folded into {target.name}, which several edges share")
+    if isinstance(norm, BatchNorm) and not keeps_constants(ops[index:]):
+        raise UserError(
+            f"{where}: {norm.name} cannot be folded past a pool whose mean counts zeros around its input: put it "
+            "in front of the pool, or set the pool's count_padding to false"
+        )
     variance = params[f"{norm.name}.var"].astype(np.float64)
     epsilon = norm.epsilon if isinstance(norm, BatchNorm) else EPSILON
     gain = params[f"{norm.name}.scale"] / np.sqrt(variance + epsilon)

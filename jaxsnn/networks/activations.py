@@ -1,4 +1,5 @@
-"""What the ANN's layers do to their sums: a ReLU, or the quantised clip-floor-shift of Bu et al. (2022).
+"""What the ANN's layers do to their sums: a ReLU, with a cap or without, or the quantised clip-floor-shift of Bu
+et al. (2022).
 
 T. Bu, W. Fang, J. Ding, P. Dai, Z. Yu, T. Huang: Optimal ANN-SNN conversion for high-accuracy and
 ultra-low-latency spiking neural networks, ICLR 2022; their shift is 1/2.
@@ -30,7 +31,15 @@ def _straight_through(primals, tangents):
 
 def ceiling(layer: Layer, params: Arrays) -> float:
     """The value that a layer's activation cannot exceed, infinite for a ReLU."""
-    return max(float(params[f"{layer.name}.ceiling"][0]), LEAST_CEILING) if layer.levels else float("inf")
+    if layer.levels:
+        return max(float(params[f"{layer.name}.ceiling"][0]), LEAST_CEILING)
+    return float("inf") if layer.cap is None else layer.cap
+
+
+def rectified(z: jax.Array, layer: Layer) -> jax.Array:
+    """The ReLU of a layer, up to its cap."""
+    active = jax.nn.relu(z)
+    return active if layer.cap is None else jnp.minimum(active, layer.cap)
 
 
 def quantised(z: jax.Array, ceiling: jax.Array, levels: int) -> jax.Array:
@@ -53,7 +62,7 @@ def activations(network: Network, params: Arrays) -> Callable[[jax.Array], jax.A
     def activate(z: jax.Array) -> jax.Array:
         layer = next(layers)
         if layer.levels is None:
-            return jax.nn.relu(z)
+            return rectified(z, layer)
         return quantised(z, jnp.maximum(params[f"{layer.name}.ceiling"], LEAST_CEILING), layer.levels)
 
     return activate

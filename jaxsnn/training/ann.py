@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from jaxsnn.networks import linear_maps
-from jaxsnn.networks.activations import LEAST_CEILING, activations, quantised
+from jaxsnn.networks.activations import LEAST_CEILING, activations, quantised, rectified
 from jaxsnn.networks.description import (
     EPSILON,
     BatchNorm,
@@ -90,9 +91,11 @@ class ANN(nnx.Module):
         self.network = network
         self.half = half
         self.ops = nnx.Dict()
+        biased = {op.name for _, _, op, _ in walk(network) if isinstance(op, Conv | Dense) and op.bias}
         for _, _, op, shape in walk(network):
             if isinstance(op, Conv | Dense):
-                self.ops[op.name] = Kernel(op, shape, rngs, fan_out)
+                if op.name not in self.ops:  # edges may share one, of which only one need have the bias
+                    self.ops[op.name] = Kernel(replace(op, bias=op.name in biased), shape, rngs, fan_out)
             elif isinstance(op, BatchNorm):
                 self.ops[op.name] = Norm(shape[-1], centred=True, epsilon=op.epsilon)
             elif isinstance(op, ScaleNorm):
@@ -147,7 +150,8 @@ class ANN(nnx.Module):
                 kernel[...] = kernel[...] / jnp.where(spread > 0, spread, 1)
             return self._apply(edge, x, self.params(), masks)
 
-        run(self.network, x, apply, jax.nn.relu)
+        layers = iter(self.network.layers)
+        run(self.network, x, apply, lambda z: rectified(z, next(layers)))
 
     def start_ceilings(self, x: jax.Array, key: jax.Array, percentile: float = 99.7) -> None:
         """Set each quantised layer's ceiling to a percentile of its activations on a batch of normalised images.
@@ -160,7 +164,7 @@ class ANN(nnx.Module):
 
         def activation(z: jax.Array) -> jax.Array:
             layer = next(layers)
-            active = jax.nn.relu(z)
+            active = rectified(z, layer)
             if layer.levels is None:
                 return active
             ceiling = jnp.maximum(jnp.percentile(active, percentile, keepdims=True).reshape(1), LEAST_CEILING)
