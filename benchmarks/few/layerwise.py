@@ -1,0 +1,200 @@
+"""A spiking network layer by layer on a batch of images: all T steps of a layer before the next layer begins.
+
+What calibration needs, and what the package's simulator has no place for: a bias for every step and an initial
+membrane for every neuron. Written apart from ``jaxsnn.conversion``, in float32, with XLA.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.conversion.channels import Channels
+from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.forward import ann_forward, preprocess
+from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.spiking import SNN
+
+CHUNK = 64
+"""Images at once, filled up, so that one compiled shape serves all."""
+BLOCK = 256
+"""Test images whose spikes are held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Neurons:
+    """One layer's neurons, in the units of the ANN's activations.
+
+    Attributes:
+        threshold: (C,), what a membrane must exceed, and what a spike takes away.
+        amplitude: (C,), what a spike is worth to the layers that it drives.
+        bias: (C,) a constant current beside the network's own, or (T, C) one for every step.
+        start: (C,) or (*shape) the membrane before the first step.
+    """
+
+    threshold: np.ndarray
+    amplitude: np.ndarray
+    bias: np.ndarray
+    start: np.ndarray
+
+
+def neurons_of(channels: Channels) -> tuple[Neurons, ...]:
+    """The spiking layers of ``channels``."""
+    parts = zip(channels.thresholds, channels.amplitudes, channels.biases, channels.starts)
+    return tuple(Neurons(theta, worth, bias, start * theta) for theta, worth, bias, start in parts)
+
+
+def chunks(count: int, size: int = CHUNK) -> list[slice]:
+    """Slices of ``size``, the last one of what is left."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def padded(part: np.ndarray, axis: int = 0) -> np.ndarray:
+    """Filled up with zeros to a whole chunk."""
+    missing = CHUNK - part.shape[axis]
+    return np.pad(part, [(0, missing if k == axis else 0) for k in range(part.ndim)]) if missing else part
+
+
+def ann_sums(snn: SNN, images: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """The ANN's sums in front of every layer's activation, (n, *shape) each, chunk of images after chunk."""
+    forward = jax.jit(ann_forward, static_argnums=0)
+    for part in chunks(len(images)):
+        sums = forward(snn.network, snn.params, padded(images[part]))
+        yield [np.asarray(layer)[: part.stop - part.start] for layer in sums]
+
+
+def ann_means(snn: SNN, images: np.ndarray) -> list[np.ndarray]:
+    """The mean over images of every spiking layer's activations, float64 (*shape)."""
+    totals: list = [0.0] * len(snn.network.spiking)
+    for sums in ann_sums(snn, images):
+        totals = [total + np.maximum(s, 0).sum(0, dtype=np.float64) for total, s in zip(totals, sums)]
+    return [total / len(images) for total in totals]
+
+
+class Walk:
+    """A way through a network's layers: the spikes of those that have fired, until their last reader has."""
+
+    def __init__(self, snn: SNN, images: np.ndarray, timesteps: int, comparison: str = ">="):
+        self.network, self.timesteps, self.comparison = snn.network, timesteps, comparison
+        self.images, self.params = images, dict(snn.params)
+        self._trains: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def currents(self, index: int, part: slice) -> jax.Array:
+        """What drives a layer on a chunk of images, (T, CHUNK, *shape); (1, ...) where all steps are alike.
+
+        The layers that it reads have fired before.
+        """
+        sources = [
+            None
+            if edge.source == IMAGE
+            else (padded(self._trains[edge.source][0][:, part], 1), self._trains[edge.source][1])
+            for edge in self.network.layers[index].edges
+        ]
+        images = padded(self.images[part])
+        return _currents(self.network, index, self.timesteps, self.params, images, sources)
+
+    def output(self, index: int, neurons: Neurons) -> np.ndarray:
+        """The mean over images of amplitude * spikes / T, float64 (*shape), if a layer had these neurons."""
+        return self._run(index, neurons, False)
+
+    def fire(self, index: int, neurons: Neurons) -> np.ndarray:
+        """``output``, and the layers behind this one see its spikes from now on."""
+        return self._run(index, neurons, True)
+
+    def _run(self, index: int, neurons: Neurons, keep: bool) -> np.ndarray:
+        total, bits = 0.0, []
+        theta, bias, start = (
+            np.asarray(part, np.float32) for part in (neurons.threshold, neurons.bias, neurons.start)
+        )
+        for part in chunks(len(self.images)):
+            count = part.stop - part.start
+            drive = self.currents(index, part)
+            spikes = np.asarray(simulate(drive, theta, bias, start, self.timesteps, self.comparison))
+            total = total + spikes[:, :count].sum((0, 1), dtype=np.float64)
+            if keep:
+                bits.append(np.packbits(spikes[:, :count].reshape(self.timesteps, count, -1), axis=-1))
+        if keep:
+            self._trains[index] = (np.concatenate(bits, 1), np.asarray(neurons.amplitude, np.float32))
+            self._forget(index)
+        return neurons.amplitude * total / (len(self.images) * self.timesteps)
+
+    def _forget(self, fired: int) -> None:
+        """Drop the spikes of layers that only layers up to ``fired`` read."""
+        for source in list(self._trains):
+            readers = [
+                i for i, layer in enumerate(self.network.layers) if any(e.source == source for e in layer.edges)
+            ]
+            if readers and max(readers) <= fired:
+                del self._trains[source]
+
+    def scores(self, bias: np.ndarray) -> np.ndarray:
+        """The read-out's sums at every step, not yet added up, (T, N, classes); ``bias`` is (classes,)."""
+        last = len(self.network.spiking)
+        parts = []
+        for part in chunks(len(self.images)):
+            drive = np.asarray(self.currents(last, part))[:, : part.stop - part.start]
+            parts.append(np.broadcast_to(drive, (self.timesteps, *drive.shape[1:])))
+        return np.concatenate(parts, 1) + bias
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _currents(network: Network, index: int, timesteps: int, params, images, sources):
+    shapes = layer_shapes(network)
+    total = 0.0
+    for edge, source in zip(network.layers[index].edges, sources):
+        if source is None:
+            x = preprocess(network, images)
+            total = total + linear_map(edge.ops, params, x.shape[1:])(x)[None]
+            continue
+        bits, amplitude = source
+        shape = shapes[edge.source]
+        spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(-1, *shape)
+        out = linear_map(edge.ops, params, shape)(spikes * amplitude)
+        total = total + out.reshape(timesteps, -1, *out.shape[1:])
+    return total
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def simulate(currents, threshold, bias, start, timesteps: int, comparison: str):
+    """Spikes (T, B, *shape) of neurons under ``currents`` (T or 1, B, *shape); ``bias`` is (C,) or (T, C)."""
+    bias = bias.reshape(-1, bias.shape[-1])
+    v = jnp.broadcast_to(start, currents.shape[1:])
+    spikes = []
+    for t in range(timesteps):
+        v = v + (currents[t % len(currents)] + bias[t % len(bias)])
+        fired = v >= threshold if comparison == ">=" else v > threshold
+        v = v - jnp.where(fired, threshold, 0)
+        spikes.append(fired)
+    return jnp.stack(spikes)
+
+
+def right_answers(
+    snn: SNN,
+    neurons: Sequence[Neurons],
+    bias: np.ndarray,
+    images: np.ndarray,
+    labels: np.ndarray,
+    timesteps: int,
+    comparison: str,
+    skip: int = 0,
+) -> np.ndarray:
+    """How many images are right after each step, (T,).
+
+    Args:
+        bias: of the read-out, (classes,).
+        skip: steps at the beginning that the read-out leaves out, from the step after them on.
+    """
+    correct = np.zeros(timesteps, np.int64)
+    for part in chunks(len(images), BLOCK):
+        walk = Walk(snn, images[part], timesteps, comparison)
+        for index, layer in enumerate(neurons):
+            walk.fire(index, layer)
+        scores = walk.scores(bias).cumsum(0)
+        if skip:
+            scores[skip:] -= scores[skip - 1].copy()
+        correct += (scores.argmax(-1) == labels[part]).sum(1)
+    return correct
