@@ -91,11 +91,9 @@ def test_the_module_needs_no_package_of_ours_and_is_short(tmp_path):
     run = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
     assert run.stdout.split() == [str(one.steps), "False"] and torch is not None
     text = code(one)
-    lines = text[text.index("class Layer") :].splitlines()
-    assert (
-        len([line for line in lines if line.strip() and "Layer(" not in line and "nn.Sequential" not in line])
-        <= 50
-    )
+    lines = [line for line in text[text.index("class Layer") :].splitlines() if line.strip()]
+    # beside the layers themselves, a line or two each
+    assert len([line for line in lines if "Layer(" not in line and "nn.Sequential" not in line]) <= 50
 
 
 def test_names_from_a_file_cannot_become_code():
