@@ -5,6 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from evo.constraints import Bounds, LinearConstraint, NonlinearConstraint
 from evo.differential_evolution import differential_evolution
 from evo.engines import ENGINES, make_engine
 from evo.protocol import Engine
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ENGINES",
     "STRATEGIES",
+    "Bounds",
     "Engine",
+    "LinearConstraint",
+    "NonlinearConstraint",
     "OptimizeResult",
     "differential_evolution",
     "make_engine",

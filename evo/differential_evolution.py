@@ -1,78 +1,46 @@
-"""`scipy.optimize.differential_evolution`, reproduced bit for bit without SciPy.
+"""`scipy.optimize.differential_evolution`, reproduced bit for bit; SciPy itself is needed for its polish alone.
 
 What differs:
 
-* `polish` is off by default. SciPy's default, L-BFGS-B from the best member, follows a gradient, which a noisy
-  cost, such as an accuracy counted on a few images, does not have. True raises NotImplementedError.
-* `constraints` raise NotImplementedError.
-* NaN counts as +inf. In SciPy a NaN among the first energies is never replaced.
+* NaN counts as +inf, as a cost and as a constraint's value. In SciPy a NaN among the first energies is never
+  replaced, and a constraint that is NaN is satisfied.
+* `polish=True`, the default as in SciPy, is a ModuleNotFoundError where SciPy is not installed, so that no result
+  depends on what is. A noisy cost, such as an accuracy counted on a few images, has no gradient to follow: there
+  say polish=False.
+* `Bounds` among the constraints are polished with; SciPy's function ends in a TypeError there.
 * The result is `evo.OptimizeResult`; it has SciPy's fields.
 
-Two of SciPy's habits are kept because the trajectory depends on them: while every energy is infinite the
-population is evaluated again each generation, and `integrality` rounds points drawn between the bounds as given,
-so that a bound that is not whole can be rounded to a number outside.
+Four of SciPy's habits are kept because its results depend on them: while every energy is infinite the
+population is evaluated again each generation; `integrality` rounds points drawn between the bounds as given,
+so that a bound that is not whole can be rounded to a number outside; a polished result has the polished
+energy in `population_energies[0]` but the old point in `population[0]`; and a result that only polishing made
+feasible is not a success.
 """
 
-import contextlib
-import functools
 import inspect
-import multiprocessing
-import numbers
-import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from evo import convergence, low_discrepancy, population, strategies
 from evo.bounds import from_unit, to_unit
-from evo.costs import nan_to_inf
-from evo.engines.scipy_like import best_first, draw_trial, draw_trials, draw_weight, redraw_outside
+from evo.constraints import Constraints, best_row, is_accepted, is_feasible
+from evo.engines.scipy_like import draw_trial, draw_trials, draw_weight, redraw_outside
+from evo.objective import Objective, mapper
+from evo.polish import check_installed, polished
 from evo.result import OptimizeResult
 from evo.rng import Generator
+from evo.seeding import with_rng
 
 SUCCESS = "Optimization terminated successfully."
 OUT_OF_ITERATIONS = "Maximum number of iterations has been exceeded."
 STOPPED = "callback function requested stop early"
-RNG_POSITION = 9
 
 
-def _with_rng(function: Callable[..., OptimizeResult]) -> Callable[..., OptimizeResult]:
-    """Give `function` a generator as its `rng`, from whichever way the caller chose to say it."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> OptimizeResult:
-        by_position = len(args) > RNG_POSITION
-        if by_position + ("rng" in kwargs) + ("seed" in kwargs) > 1:
-            raise TypeError(
-                f"{function.__name__}() got multiple values for argument now known as `rng`. "
-                "Specify one of `rng` or `seed`."
-            )
-        if "rng" in kwargs:
-            kwargs["rng"] = np.random.default_rng(kwargs["rng"])
-        elif by_position:
-            args = (*args[:RNG_POSITION], _legacy_generator(args[RNG_POSITION]), *args[RNG_POSITION + 1 :])
-        else:
-            kwargs["rng"] = _legacy_generator(kwargs.pop("seed", None))
-        return function(*args, **kwargs)
-
-    return wrapper
-
-
-def _legacy_generator(seed: Any) -> Generator:
-    if seed is None or seed is np.random:
-        return np.random.mtrand._rand
-    if isinstance(seed, numbers.Integral):
-        return np.random.RandomState(int(seed))
-    if isinstance(seed, np.random.RandomState | np.random.Generator):
-        return seed
-    raise ValueError(f"{seed!r} cannot be used to seed a numpy.random.RandomState instance")
-
-
-@_with_rng
+@with_rng
 def differential_evolution(
     func: Callable[..., Any],
     bounds: Any,
@@ -86,7 +54,7 @@ def differential_evolution(
     rng: Any = None,
     callback: Callable[..., Any] | None = None,
     disp: bool = False,
-    polish: bool = False,
+    polish: bool | Callable[..., Any] = True,
     init: str | ArrayLike = "latinhypercube",
     atol: float = 0,
     updating: str = "immediate",
@@ -100,8 +68,8 @@ def differential_evolution(
     """Minimise `func` over a box by differential evolution (Storn and Price, 1997; eq. 7-9).
 
     The parameters mean what they mean in SciPy, whose documentation holds for them, and the same `rng` gives
-    the same populations, energies, nit and nfev, every generation, to the last bit (checked against SciPy
-    1.15 and 1.17). The module says what differs: `polish`, `constraints`, and NaN as a cost.
+    the same result and the same populations, energies, nit and nfev of every generation, to the last bit
+    (checked against SciPy 1.15 to 1.17, `python -m benchmarks.optimizers_fuzz`). The module says what differs.
 
     Args:
         func: f(x (D,), *args) -> number; with `vectorized`, f(x (D, P), *args) -> (P,).
@@ -113,35 +81,38 @@ def differential_evolution(
         rng, seed: `rng=` goes through `numpy.random.default_rng`; `seed=`, or `rng` by position, makes a
             legacy RandomState of an integer; neither means NumPy's global state.
         callback: f(intermediate_result) or f(x, convergence); true or StopIteration ends the run.
+        polish: a local search from the best member at the end, L-BFGS-B, or trust-constr where there are
+            constraints; or a function with the signature of `scipy.optimize.minimize`. False: none.
         workers: a number of processes, -1 for all, or a map-like callable.
+        constraints: one or a sequence of `evo.LinearConstraint`, `evo.NonlinearConstraint` and `evo.Bounds`, or of
+            SciPy's classes of these names, besides `bounds`. The result then has `constr`, `constr_violation` and
+            `maxcv`, the largest violation, and is no success where that is above 0.
 
     Raises:
-        ValueError: bounds, strategy, mutation, init, x0, or integrality that SciPy refuses.
-        RuntimeError: `func`, `strategy` or `workers` return something of the wrong shape.
-        NotImplementedError: `polish` or `constraints`; use SciPy's function for these.
+        ValueError: bounds, strategy, mutation, init, x0, constraints or integrality that SciPy refuses.
+        RuntimeError: `func`, `strategy`, `workers` or a constraint return something of the wrong shape.
+        ModuleNotFoundError: `polish` without SciPy, or init="sobol" in more than 64 dimensions.
 
     Example:
-        >>> result = differential_evolution(lambda x: float(x @ x), [(-1, 2)] * 3, rng=0, tol=1e-6)
-        >>> bool(result.fun < 1e-3), result.success
-        (True, True)
+        >>> import evo
+        >>> enough = evo.LinearConstraint([1, 1, 1], 1, np.inf)
+        >>> result = differential_evolution(lambda x: float(x @ x), [(-1, 2)] * 3, rng=0, constraints=enough)
+        >>> round(result.fun, 3), bool(result.maxcv < 1e-9), result.success
+        (0.333, True, True)
     """
-    _refuse(polish, constraints)
+    check_installed(polish)
     updating, vectorized = _updating(updating, workers, vectorized)
     notify = _callback_of_result(callback)
     space, weight = _Space(bounds, integrality), _checked_mutation(mutation)
     members = _start(space, strategy, init, popsize, rng, x0)
-    with _mapper(workers, vectorized) as mapper:
-        objective = _Objective(func, args, mapper, vectorized)
-        run = _Run(objective, space, members, rng, strategy, weight, recombination)
-        return _minimise(run, updating, 1000 if maxiter is None else maxiter, tol, atol, notify, disp)
-
-
-def _refuse(polish: bool, constraints: Any) -> None:
-    """NotImplementedError for what only SciPy's function does."""
-    if polish:
-        raise NotImplementedError("polish is not implemented; use scipy.optimize.differential_evolution")
-    if not hasattr(constraints, "__len__") or len(constraints):
-        raise NotImplementedError("constraints are not implemented; use scipy.optimize.differential_evolution")
+    limits = Constraints(constraints, space.from_unit(members[0]))
+    with mapper(workers, vectorized) as map_rows:
+        objective = Objective(func, args, map_rows, vectorized)
+        run = _Run(objective, limits, space, members, rng, strategy, weight, recombination)
+        result = _minimise(run, updating, 1000 if maxiter is None else maxiter, tol, atol, notify, disp)
+        if polish and not space.whole.all():
+            result = polished(result, polish, objective, space.around(result.x), limits, disp)
+    return _judged(result, limits)
 
 
 def _updating(updating: str, workers: Any, vectorized: bool) -> tuple[str, bool]:
@@ -167,8 +138,6 @@ def _start(
     if not callable(strategy) and strategy not in strategies.STRATEGIES:
         raise ValueError("Please select a valid mutation strategy")
     members = _initial_members(space, init, popsize, rng)
-    if not callable(strategy):
-        strategies.check_strategy(strategy, len(members))
     if x0 is not None:
         start = space.to_unit(np.asarray(x0))
         if ((start > 1) | (start < 0)).any():
@@ -181,27 +150,38 @@ def _minimise(
     run: "_Run", updating: str, maxiter: int, tol: float, atol: float, notify: Any, disp: bool
 ) -> OptimizeResult:
     """Evolve `run` until it has converged, `notify` asks for the end, or `maxiter` generations are over."""
+    if maxiter > 0 and not callable(run.strategy):
+        strategies.check_strategy(run.strategy, len(run.population.members))
     evolve = run.evolve_at_once if updating == "immediate" else run.evolve_together
     run.start()
     nit, stop, message = 0, False, SUCCESS
     for nit in range(1, maxiter + 1):
         evolve()
         if disp:
-            print(f"differential_evolution step {nit}: f(x)= {run.energies[0]}")
+            print(f"differential_evolution step {nit}: f(x)= {run.population.energies[0]}")
         if notify:
             result = run.result(nit, "in progress", True)
-            result.convergence = tol / (convergence.spread(run.energies) + convergence.EPS)
+            result.convergence = tol / (convergence.spread(run.population.energies) + convergence.EPS)
             try:
                 stop = bool(notify(result))
             except StopIteration:
                 stop = True
             if stop:
                 message = STOPPED
-        if stop or convergence.converged(run.energies, tol, atol):
+        if stop or convergence.converged(run.population.energies, tol, atol):
             break
     else:
         stop, message = True, OUT_OF_ITERATIONS
     return run.result(nit, message, not stop)
+
+
+def _judged(result: OptimizeResult, constraints: Constraints) -> OptimizeResult:
+    """`result` with what its x violates; no success where that is anything."""
+    fields = constraints.fields(result.x)
+    if fields and fields["maxcv"] > 0:
+        fields["success"] = False
+        fields["message"] = f"The solution does not satisfy the constraints, MAXCV = {fields['maxcv']}"
+    return OptimizeResult(result, **fields)
 
 
 def _warn(text: str) -> None:
@@ -233,7 +213,7 @@ class _Space:
 
     def __init__(self, bounds: Any, integrality: Any) -> None:
         if hasattr(bounds, "lb"):
-            bounds = np.array(np.broadcast_arrays(bounds.lb, bounds.ub), dtype=float).T
+            bounds = np.array(np.broadcast_arrays(*np.atleast_1d(bounds.lb, bounds.ub)), dtype=float).T
         limits = np.array(bounds, dtype=float).T
         if limits.ndim != 2 or len(limits) != 2 or not np.isfinite(limits).all():
             raise ValueError(
@@ -259,6 +239,10 @@ class _Space:
         points = from_unit(self.low, self.high, unit)
         return np.where(self.whole, np.round(points), points)
 
+    def around(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds of a local search from `point` (D,), (D,) each: whole numbers stay what they are."""
+        return np.where(self.whole, point, self.low), np.where(self.whole, point, self.high)
+
 
 def _initial_members(space: _Space, init: Any, popsize: int, rng: Generator) -> np.ndarray:
     """The initial population (P, D) in the unit cube."""
@@ -278,68 +262,21 @@ def _initial_members(space: _Space, init: Any, popsize: int, rng: Generator) -> 
     return population.SAMPLERS[init](rng, size, space.dimension)
 
 
-@contextlib.contextmanager
-def _mapper(workers: Any, vectorized: bool) -> Iterator[Callable[..., Any]]:
-    """A function like `map` that evaluates rows of points."""
-    if vectorized:
-        yield lambda function, points: np.atleast_1d(function(points.T))
-    elif callable(workers):
-        yield workers
-    elif int(workers) == 1:
-        yield map
-    elif int(workers) == -1 or int(workers) > 1:
-        method = multiprocessing.get_start_method(allow_none=True)
-        if method is None and os.name == "posix" and sys.version_info < (3, 14):
-            # A fork of a process with threads, such as JAX's, can hang.
-            method = "forkserver"
-        processes = None if int(workers) == -1 else int(workers)
-        with multiprocessing.get_context(method).Pool(processes) as pool:
-            yield pool.map
-    else:
-        raise RuntimeError("Number of workers specified must be -1, an int >= 1, or an object with a 'map' method")
+class _Population(NamedTuple):
+    """Unit-cube members (P, D), their energies (P,), and their violations of the constraints (P, M)."""
 
+    members: np.ndarray
+    energies: np.ndarray
+    violation: np.ndarray
 
-class _BoundFunction:
-    """`func` with its further arguments; a class, so that it can be sent to other processes."""
-
-    def __init__(self, func: Callable[..., Any], args: tuple | None) -> None:
-        self.func, self.args = func, () if args is None else args
-
-    def __call__(self, x: np.ndarray) -> Any:
-        return self.func(x, *self.args)
-
-
-class _Objective:
-    """Energies of points, counted."""
-
-    def __init__(self, func: Any, args: Any, mapper: Callable[..., Any], vectorized: bool) -> None:
-        self.function = _BoundFunction(func, args)
-        self.mapper, self.vectorized, self.count = mapper, vectorized, 0
-
-    def of_one(self, point: np.ndarray) -> Any:
-        energy = self.function(point)
-        self.count += 1
-        return np.inf if np.isnan(energy) else np.squeeze(energy)
-
-    def of_all(self, points: np.ndarray) -> np.ndarray:
-        try:
-            values = np.squeeze(list(self.mapper(self.function, points)))
-        except (TypeError, ValueError) as error:
-            raise RuntimeError(
-                "The map-like callable must be of the form f(func, iterable), "
-                "returning a sequence of numbers the same length as 'iterable'"
-            ) from error
-        if values.size != len(points):
-            if self.vectorized:
-                raise RuntimeError(
-                    "The vectorized function must return an array of shape (S,) when given an array"
-                    " of shape (len(x), S)"
-                )
-            raise RuntimeError("func(x, *args) must return a scalar value")
-        self.count += 1 if self.vectorized else len(points)
-        energies = np.empty(len(points))
-        energies[:] = values
-        return nan_to_inf(energies)
+    def best_first(self) -> Self:
+        """With row 0 and the best row exchanged."""
+        best = best_row(self.energies, self.violation)
+        if best == 0:
+            return self
+        order = np.arange(len(self.energies))
+        order[[0, best]] = best, 0
+        return self._replace(**{name: array[order] for name, array in self._asdict().items()})
 
 
 class _Run:
@@ -347,7 +284,8 @@ class _Run:
 
     def __init__(
         self,
-        objective: _Objective,
+        objective: Objective,
+        constraints: Constraints,
         space: _Space,
         members: np.ndarray,
         rng: Generator,
@@ -355,49 +293,70 @@ class _Run:
         mutation: Any,
         crossover: float,
     ) -> None:
-        self.objective, self.space, self.rng = objective, space, rng
+        self.objective, self.constraints, self.space, self.rng = objective, constraints, space, rng
         self.strategy, self.mutation, self.crossover = strategy, mutation, crossover
-        self.members, self.energies = members, np.full(len(members), np.inf)
-        self.index = np.arange(len(members))
+        count = len(members)
+        self.population = _Population(members, np.full(count, np.inf), np.zeros((count, 0)))
+        self.index = np.arange(count)
 
     def start(self) -> None:
-        if np.isinf(self.energies).all():
-            energies = self.objective.of_all(self.space.from_unit(self.members))
-            self.members, self.energies = best_first(self.members, energies)
+        if np.isinf(self.population.energies).all():
+            self.population = self._evaluated(self.population.members).best_first()
 
     def evolve_together(self) -> None:
         """Deferred updating: all trials come from the old population."""
         self.start()
-        weight = draw_weight(self.rng, self.mutation)
+        members, weight = self.population.members, draw_weight(self.rng, self.mutation)
         if callable(self.strategy):
-            trials = np.array([self._custom_trial(member) for member in range(len(self.members))], dtype=float)
+            trials = np.array([self._custom_trial(member) for member in range(len(members))], dtype=float)
         else:
-            trials = draw_trials(self.rng, self.members, self.index, weight, self.crossover, self.strategy)
-        trials = redraw_outside(self.rng, trials)
-        costs = self.objective.of_all(self.space.from_unit(trials))
-        better = costs <= self.energies
-        members = np.where(better[:, None], trials, self.members)
-        self.members, self.energies = best_first(members, np.where(better, costs, self.energies))
+            trials = draw_trials(self.rng, members, self.index, weight, self.crossover, self.strategy)
+        trials = self._evaluated(redraw_outside(self.rng, trials))
+        accepted = is_accepted(
+            trials.energies, trials.violation, self.population.energies, self.population.violation
+        )
+        pairs = zip(trials, self.population)
+        chosen = (np.where(accepted[:, None] if new.ndim == 2 else accepted, new, old) for new, old in pairs)
+        self.population = _Population(*chosen).best_first()
 
     def evolve_at_once(self) -> None:
         """Immediate updating: an accepted trial is a partner, and perhaps the best, for the next member's."""
         self.start()
         weight = draw_weight(self.rng, self.mutation)
-        for member in range(len(self.members)):
+        for member in range(len(self.population.members)):
+            members, energies, violations = self.population
             if callable(self.strategy):
                 trial = self._custom_trial(member)
             else:
-                trial = draw_trial(
-                    self.rng, self.members, member, self.index, weight, self.crossover, self.strategy
-                )
+                trial = draw_trial(self.rng, members, member, self.index, weight, self.crossover, self.strategy)
             trial = redraw_outside(self.rng, trial)
-            cost = self.objective.of_one(self.space.from_unit(trial))
-            if cost <= self.energies[member]:
-                self.members[member], self.energies[member] = trial, cost
-                self.members, self.energies = best_first(self.members, self.energies)
+            point = self.space.from_unit(trial)
+            violation = self.constraints.violation(point[None])[0]
+            feasible = not self.constraints or is_feasible(violation)
+            cost = self.objective.of_one(point) if feasible else np.inf
+            if self._beats(cost, violation, member):
+                members[member], energies[member], violations[member] = trial, cost, violation
+                # SciPy's condition: a trial of less violation in all is not promoted for that alone.
+                if self._beats(cost, violation, 0):
+                    self.population = self.population.best_first()
+
+    def _beats(self, cost: Any, violation: np.ndarray, row: int) -> Any:
+        """Whether a trial takes the place of the member in `row`."""
+        _, energies, violations = self.population
+        if not self.constraints:
+            return cost <= energies[row]
+        return is_accepted(cost, violation, energies[row], violations[row])
+
+    def _evaluated(self, members: np.ndarray) -> _Population:
+        """Members (P, D) with violations, and energies where they are feasible."""
+        points = self.space.from_unit(members)
+        violation = self.constraints.violation(points, self.objective.vectorized)
+        feasible, energies = is_feasible(violation), np.full(len(members), np.inf)
+        energies[feasible] = self.objective.of_all(points[feasible])
+        return _Population(members, energies, violation)
 
     def _custom_trial(self, member: int) -> np.ndarray:
-        points = self.space.from_unit(self.members)
+        points = self.space.from_unit(self.population.members)
         trial = np.asarray(self.strategy(member, points, rng=self.rng))
         if trial.shape != (self.space.dimension,):
             raise RuntimeError(
@@ -407,14 +366,16 @@ class _Run:
         return self.space.to_unit(trial)
 
     def result(self, nit: int, message: str, success: bool) -> OptimizeResult:
-        points = self.space.from_unit(self.members)
+        points = self.space.from_unit(self.population.members)
+        violated = self.constraints.fields(points[0])
         return OptimizeResult(
             x=points[0].copy(),
-            fun=self.energies[0],
+            fun=self.population.energies[0],
             nfev=self.objective.count,
             nit=nit,
             message=message,
-            success=success,
+            success=success and not (violated and violated["maxcv"] > 0),
             population=points,
-            population_energies=self.energies.copy(),
+            population_energies=self.population.energies.copy(),
+            **violated,
         )

@@ -1,9 +1,14 @@
 """Scrambled Sobol' and Halton points in the unit cube, equal to `scipy.stats.qmc`'s without needing it.
 
+Only beyond the 64 dimensions of the table here do Sobol' points come from SciPy itself, whose table is 600 kB.
+
 A NumPy `Generator` is not drawn from but spawned once, a `RandomState` is drawn from: both as SciPy does.
 """
 
+import importlib
+import importlib.util
 import math
+from typing import Any
 
 import numpy as np
 
@@ -37,9 +42,11 @@ def sobol(rng: Generator, size: int, dimension: int) -> np.ndarray:
     """(size, dimension) points of a Sobol' sequence with a random linear scramble and digital shift.
 
     Raises:
-        ValueError: more dimensions than the table of direction numbers has.
+        ModuleNotFoundError: more dimensions than the table of direction numbers has, and SciPy is not installed.
     """
     directions = _direction_numbers(dimension)
+    if directions is None:
+        return _scipys_sobol(rng, size, dimension)
     rng = _own_generator(rng)
     powers = 1 << np.arange(BITS)
     shift = draw_integers(rng, 2, (dimension, BITS), np.uint32).astype(np.int64) @ powers
@@ -55,11 +62,22 @@ def sobol(rng: Generator, size: int, dimension: int) -> np.ndarray:
     return points * 2.0**-BITS
 
 
-def _direction_numbers(dimension: int) -> np.ndarray:
-    """(dimension, BITS) integers, most significant direction first."""
+def _scipys_sobol(rng: Generator, size: int, dimension: int) -> np.ndarray:
+    if importlib.util.find_spec("scipy") is None:
+        raise ModuleNotFoundError(
+            f"init='sobol' knows {dimension} dimensions only where SciPy is installed (pip install scipy); "
+            "'halton' has no limit"
+        )
+    qmc: Any = importlib.import_module("scipy.stats.qmc")
+    sampler = qmc.Sobol(dimension, seed=rng)  # `rng` would refuse a RandomState
+    return sampler.random_base2(math.ceil(math.log2(size)))[:size]  # SciPy warns of other numbers of points
+
+
+def _direction_numbers(dimension: int) -> np.ndarray | None:
+    """(dimension, BITS) integers, most significant direction first; None beyond the table."""
     table = [[int(word) for word in entry.split()] for entry in JOE_KUO.split(";")]
     if dimension > len(table) + 1:
-        raise ValueError(f"init='sobol' knows {len(table) + 1} dimensions, got {dimension}; 'halton' has no limit")
+        return None
     rows = [[1] * BITS]
     for polynomial, *numbers in table[: dimension - 1]:
         degree = len(numbers)
