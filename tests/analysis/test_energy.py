@@ -1,4 +1,4 @@
-"""Energy: counted by hand on small networks, and as SpikingJelly and NeuroBench count, where they are installed."""
+"""Energy: counted by hand on small networks, and as SpikingJelly and NeuroBench count, where those are there."""
 
 import json
 
