@@ -10,8 +10,21 @@ printed: `load(..., progress=...)` is told how far it has come.
 """
 
 from data.catalog import NAMES, default_data_dir, load
-from data.dataset import Dataset, split_out
+from data.dataset import Dataset, levels, part, split_out
 from data.draw import balanced
 from data.errors import DataError
+from data.lazy import KEPT, LazyImages
 
-__all__ = ["NAMES", "DataError", "Dataset", "balanced", "default_data_dir", "load", "split_out"]
+__all__ = [
+    "KEPT",
+    "NAMES",
+    "DataError",
+    "Dataset",
+    "LazyImages",
+    "balanced",
+    "default_data_dir",
+    "levels",
+    "load",
+    "part",
+    "split_out",
+]

@@ -4,10 +4,17 @@ import gzip
 import hashlib
 import tarfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 
 from data.errors import DataError
+from data.limits import BUDGET
+
+_BLOCK = tarfile.BLOCKSIZE
+_EMPTY = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
+"""Kinds of members without content, whatever their size says."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +55,13 @@ def read_members(path: Path, archive: Archive, limits: dict[str, int]) -> dict[s
             )
     found: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for member in tar:
-                    if member.name in limits:
-                        found[member.name] = _contents(tar, member, limits[member.name], path)
-                    if size == archive.size and len(found) == len(limits):
-                        return found
-            while stream.read(1 << 20):
-                pass
+        with gzip.open(path) as packed:
+            stream = _Bounded(packed, path)
+            for name, content in _members(stream, limits, path):
+                found[name] = content
+                if size == archive.size and len(found) == len(limits):
+                    return found
+            stream.skip(BUDGET.bytes)
     except DataError:
         raise
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
@@ -73,13 +78,56 @@ def read_members(path: Path, archive: Archive, limits: dict[str, int]) -> dict[s
     return found
 
 
-def _contents(tar: tarfile.TarFile, member: tarfile.TarInfo, limit: int, path: Path) -> bytes:
-    content = tar.extractfile(member) if member.isreg() else None
-    if content is None:
-        raise DataError(f"{member.name} in {path} is not a plain file, as it is in the official archive")
-    if member.size > limit:
-        raise DataError(f"{member.name} in {path} has {member.size} bytes, but at most {limit} were expected")
-    return content.read()
+class _Bounded:
+    """A stream that unpacks no more than the budget has."""
+
+    def __init__(self, stream: BufferedIOBase, path: Path) -> None:
+        self._stream, self._path, self._left = stream, path, BUDGET.bytes
+
+    def read(self, size: int) -> bytes:
+        """So many bytes; fewer at the end."""
+        content = self._stream.read(min(size, self._left + 1))
+        self._left -= len(content)
+        if self._left < 0:
+            raise DataError(f"{self._path} unpacks to more than {BUDGET.bytes} bytes: no official archive does")
+        return content
+
+    def skip(self, size: int) -> None:
+        """Pass over so many bytes; fewer at the end."""
+        while size > 0 and (content := self.read(min(size, 1 << 16))):
+            size -= len(content)
+
+
+def _members(stream: _Bounded, limits: dict[str, int], path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the members in `limits`.
+
+    What stands in front of a member to lengthen its name or add to its properties is passed over: the official
+    names are short, and `tarfile` would read whatever length is declared there into memory.
+    """
+    for number in range(BUDGET.members):
+        header = stream.read(_BLOCK)
+        if not header and not number:
+            raise EOFError("nothing is in it")
+        if not header.strip(b"\0"):  # the end, or that of a file cut short, which gzip tells
+            return
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        if member.size < 0:
+            raise ValueError(f"a member has {member.size} bytes")
+        size = rest = 0 if member.type in _EMPTY else member.size
+        if member.name in limits:
+            if not member.isreg():
+                raise DataError(f"{member.name} in {path} is not a plain file, as it is in the official archive")
+            if size > limits[member.name]:
+                raise DataError(
+                    f"{member.name} in {path} has {size} bytes, but at most {limits[member.name]} were expected"
+                )
+            content = stream.read(size)
+            if len(content) < size:
+                raise EOFError(f"{member.name} ends after {len(content)} of {size} bytes")
+            yield member.name, content
+            rest = 0
+        stream.skip(rest + -size % _BLOCK)
+    raise ValueError(f"it has more than {BUDGET.members} members")
 
 
 def _md5(path: Path) -> str:

@@ -4,11 +4,13 @@ import difflib
 import os
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from data import cifar, draw, embedded_subset, folder, idx, tfds
 from data.dataset import Dataset
 from data.errors import DataError
 from data.geometry import Geometry
+from data.lazy import KEPT
 from data.progress import Progress, silent
 
 NAMES = ("embedded", "cifar10", "cifar100", "fashion_mnist", "mnist", "imagefolder")
@@ -29,8 +31,9 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     crop: str = "center",
-    size: int | None = 224,
+    size: int | Literal["auto"] | None = "auto",
     resize: int | None = None,
+    keep: int = KEPT,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load labelled images by name.
@@ -50,10 +53,13 @@ def load(
       limit: draw so many images, as evenly over the classes as they allow, in random order in which every
         start is balanced too; None is all, in the order of the files.
       seed: of that draw and of random crops; the same seed always gives the same images.
-      crop: "center" or "random"; this and the next two matter for images of different sizes only, that
-        is for folder trees and some of TFDS. Other datasets keep their own size.
-      size: side of the square cut out; None keeps images as they are, which must then be of one size.
+      crop: "center" or "random"; this and the next two are for images of different sizes, that is for folder
+        trees and some of TFDS. Other datasets keep their own size.
+      size: side of the square cut out. "auto" is 224, unless all images of a folder tree are squares of one
+        smaller size: those stay as they are. None keeps any images as they are, which must then be of one size.
       resize: length that the shorter side gets before; None is `size` · 256 / 224.
+      keep: bytes of decoded images that are kept, of folder trees and TFDS, whose images are decoded when they are
+        asked for.
       progress: called with the share that is done, from 0.0 at the start to 1.0 at the end and never less
         than before, at most about a hundred times; in the caller's thread. What it raises ends the loading.
 
@@ -61,7 +67,8 @@ def load(
       A `Dataset`: uint8 images (N, H, W, C) and int32 labels (N,).
 
     Raises:
-      DataError: a ValueError whose message says what is wrong, where, and what to do.
+      DataError: a ValueError whose message says what is wrong, where, and what to do. What only shows when an
+        image is decoded is raised where it is asked for.
 
     Example:
       >>> import data
@@ -74,7 +81,7 @@ def load(
     """
     progress = progress or silent
     draw.check(limit, seed)
-    fit = Geometry(crop, size, resize)
+    fit = Geometry(crop, 224 if size == "auto" else size, resize, natural=size == "auto" and resize is None)
     is_tfds = name.startswith(tfds.PREFIX) and name != tfds.PREFIX
     if not is_tfds and name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=3)
@@ -84,11 +91,15 @@ def load(
         split = "test"
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r} of {name}: the splits are train and test")
+    if not is_tfds and name != folder.NAME and (resize is not None or size not in ("auto", None)):
+        raise DataError(
+            f"the images of {name} keep their own size: a size to resize to is for {folder.NAME} and tfds:NAME"
+        )
     progress(0.0)
     if name == "embedded":
         dataset = _part(embedded_subset.read(split), limit, seed)
     else:
-        dataset = _from_folder(name, split, data_dir, fit, limit, seed, progress)
+        dataset = _from_folder(name, split, data_dir, fit, limit, seed, progress, keep)
     progress(1.0)
     return dataset
 
@@ -101,6 +112,7 @@ def _from_folder(
     limit: int | None,
     seed: int,
     progress: Progress,
+    keep: int,
 ) -> Dataset:
     root = default_data_dir() if data_dir is None else Path(data_dir).expanduser()
     try:
@@ -108,7 +120,7 @@ def _from_folder(
             raise DataError(f"the data folder {root} is a file, but the folder with {name} was expected")
         if data_dir is not None and not root.exists():
             raise DataError(f"the data folder {root} does not exist: give the folder with {name}")
-        return _read(name, split, root, data_dir is None, fit, limit, seed, progress)
+        return _read(name, split, root, data_dir is None, fit, limit, seed, progress, keep)
     except OSError as error:
         raise DataError(f"{name} cannot be read from {root}: {error}") from error
 
@@ -122,11 +134,12 @@ def _read(
     limit: int | None,
     seed: int,
     progress: Progress,
+    keep: int,
 ) -> Dataset:
     if name.startswith(tfds.PREFIX):
-        return tfds.read(name.removeprefix(tfds.PREFIX), split, root, fit, limit, seed, progress)
+        return tfds.read(name.removeprefix(tfds.PREFIX), split, root, fit, limit, seed, progress, keep)
     if name == folder.NAME:
-        return folder.read(split, root, fit, limit, seed, progress)
+        return folder.read(split, root, fit, limit, seed, progress, keep)
     read = {
         "cifar10": partial(cifar.read, cifar.CIFAR10, progress=progress),
         "cifar100": partial(cifar.read, cifar.CIFAR100, progress=progress),

@@ -2,10 +2,12 @@
 
 import hashlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from data.errors import DataError
+from data.lazy import LazyImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,7 +15,8 @@ class Dataset:
     """Labelled images of one size.
 
     Attributes:
-      images: uint8 (N, H, W, C), channels last, C = 1 or 3, values as stored (0 to 255).
+      images: uint8 (N, H, W, C), channels last, C = 1 or 3, values as stored (0 to 255). Of folder trees and TFDS
+        it is a `data.LazyImages`, which is indexed like an array and decodes what is asked for.
       labels: int32 (N,), indices into `classes`.
       classes: names of the classes.
       name: the name it was loaded by, such as "cifar10".
@@ -55,17 +58,43 @@ class Dataset:
 
     def select(self, indices: np.ndarray) -> "Dataset":
         """Return the images at `indices` (integers or a boolean mask, (N,)), in that order."""
-        return replace(self, images=self.images[indices], labels=self.labels[indices])
+        return replace(self, images=part(self.images, indices), labels=self.labels[indices])
 
     def content_hash(self) -> str:
         """Return the sha256, in hex, of the shape, the pixels and the labels, in their order.
 
-        Names and source do not enter it: the same images from two layouts have the same hash.
+        Names and source do not enter it: the same images from two layouts have the same hash. Images that are not
+        decoded yet enter it with the names and sizes of their files, and how they are resized and cropped.
         """
         digest = hashlib.sha256(repr(self.images.shape).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        if isinstance(self.images, LazyImages):
+            digest.update(self.images.identity())
+        else:
+            digest.update(np.ascontiguousarray(self.images).data)
         digest.update(np.ascontiguousarray(self.labels, dtype="<i4").data)
         return digest.hexdigest()
+
+
+def part(images: Any, index: Any) -> Any:
+    """Some of the images, (M, H, W, C): an array, or, of images that are not decoded yet, such images again.
+
+    Args:
+      images: an array or anything that makes one, or `LazyImages`.
+      index: integers, a slice or a mask.
+    """
+    if isinstance(images, LazyImages):
+        return images.part(index)
+    return images[index] if hasattr(images, "shape") else np.asarray(images)[index]
+
+
+def levels(images: Any, most: int = 5000) -> np.ndarray:
+    """How many pixels of each channel have each value, int64 (C, 256).
+
+    Of images that are not decoded yet, so many are looked at, evenly over all; of others all.
+    """
+    if isinstance(images, LazyImages):
+        images = images[np.unique(np.linspace(0, len(images) - 1, min(len(images), most)).astype(int))]
+    return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
 
 
 def split_out(dataset: Dataset, other: Dataset) -> Dataset:

@@ -1,7 +1,7 @@
 """Bringing photographs of different sizes to one."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ class Geometry:
       crop: "center", or "random" for a random place.
       size: side of the square, or None to keep images as they are.
       resize: length of the shorter side; None is `size` · 256 / 224, as usual for ImageNet.
+      natural: squares of one size that is at most `size` keep it, as those of CIFAR and Tiny-ImageNet.
 
     Raises:
       DataError: an unknown crop, a size that is not positive, or a `resize` smaller than `size`.
@@ -30,6 +31,7 @@ class Geometry:
     crop: str = "center"
     size: int | None = 224
     resize: int | None = None
+    natural: bool = False
 
     def __post_init__(self) -> None:
         if self.crop not in CROPS:
@@ -44,6 +46,20 @@ class Geometry:
         if resize < self.size:
             raise DataError(f"resize ({resize}) must not be smaller than size ({self.size})")
         object.__setattr__(self, "resize", resize)
+
+    def of(self, sizes: Sequence[tuple[int, int]]) -> "Geometry":
+        """The geometry for images of which some have these sizes (width, height): `natural` is decided by them."""
+        sides = {side for size in sizes for side in size}
+        if self.natural and self.size is not None and len(sides) == 1 and max(sides) <= self.size:
+            return Geometry(self.crop, max(sides), max(sides))
+        return replace(self, natural=False)
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of an image once its shorter side is `resize`, cut to whole pixels."""
+        if self.resize is None:
+            return width, height
+        shorter = min(width, height)
+        return int(self.resize * width / shorter), int(self.resize * height / shorter)
 
     def offsets(self, count: int, seed: int) -> np.ndarray:
         """Return for each of `count` images where its crop lies, as fractions, float64 (count, 2): y, x."""
@@ -62,38 +78,8 @@ class Geometry:
         image = image.convert("RGB")
         if self.size is None or self.resize is None:  # both are, or neither
             return np.asarray(image)
-        shorter = min(image.size)
-        width, height = (int(self.resize * side / shorter) for side in image.size)
+        width, height = self.resized(*image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
         top = round((height - self.size) * float(offset[0]))
         left = round((width - self.size) * float(offset[1]))
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
-
-
-def stack(arrays: Iterator[np.ndarray], names: list[str]) -> np.ndarray:
-    """Return the arrays, uint8 (H, W, C) each, as one (N, H, W, C), without holding them twice.
-
-    Args:
-      arrays: as many as `names`, at least one.
-      names: what each is, for the error.
-
-    Raises:
-      DataError: two of them have different shapes, or all together do not fit into memory.
-    """
-    first = next(arrays)
-    try:
-        out = np.empty((len(names), *first.shape), np.uint8)
-    except MemoryError as error:
-        raise DataError(
-            f"{len(names)} images of {first.shape} do not fit into memory "
-            f"({len(names) * first.size / 1e9:.1f} GB): use limit"
-        ) from error
-    out[0] = first
-    for i, array in enumerate(arrays, start=1):
-        if array.shape != first.shape:
-            raise DataError(
-                f"images have different sizes: {names[0]} is {first.shape} and {names[i]} {array.shape} "
-                f"(H, W, C); give a size to have them resized and cropped"
-            )
-        out[i] = array
-    return out

@@ -5,12 +5,14 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
 
 from data.dataset import Dataset
 from data.errors import DataError
+from data.limits import BUDGET
 
 _PREFIX = {"train": "train", "test": "t10k"}
 _SIDE = 28
@@ -137,22 +139,32 @@ def _read_array(path: Path, item: tuple[int, ...]) -> np.ndarray:
             shape = _shape(path, header, item)
             expected = math.prod(shape)
             most = size * _DEFLATE_RATIO if packed else size - len(header)
-            if expected > most:
+            if expected > min(most, BUDGET.bytes):
                 raise DataError(
                     f"{path} is truncated or its header is damaged: the header declares {expected} bytes "
                     f"of data, but the file has {size} bytes"
                 )
-            raw = file.read(expected)
+            raw = np.empty(expected, np.uint8)
+            got = _filled(file, raw)
             # Reading past the end also makes gzip check its checksum.
             longer = bool(file.read(1))
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
             f"{path} is truncated, damaged or not a gzip file ({error}): it has {size} bytes"
         ) from error
-    if len(raw) != expected or longer:
-        got = f"more than {expected}" if longer else str(len(raw))
-        raise DataError(f"{path}: the header declares {expected} bytes of data, but {got} follow")
-    return np.frombuffer(raw, np.uint8).reshape(shape)
+    if got != expected or longer:
+        follow = f"more than {expected}" if longer else str(got)
+        raise DataError(f"{path}: the header declares {expected} bytes of data, but {follow} follow")
+    return raw.reshape(shape)
+
+
+def _filled(file: BufferedIOBase, into: np.ndarray) -> int:
+    """Read into an array until it is full or the file ends, without holding its content twice; how many bytes."""
+    got = 0
+    while got < len(into) and (part := file.read(min(1 << 20, len(into) - got))):
+        into[got : got + len(part)] = np.frombuffer(part, np.uint8)
+        got += len(part)
+    return got
 
 
 def _shape(path: Path, header: bytes, item: tuple[int, ...]) -> tuple[int, ...]:

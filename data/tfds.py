@@ -1,14 +1,18 @@
 """Datasets that TensorFlow Datasets has prepared on disk, read without TensorFlow."""
 
+import hashlib
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from data import draw, geometry
+from data import draw, geometry, lazy
 from data.dataset import Dataset
 from data.errors import DataError
+from data.pictures import Unreadable
 from data.progress import Progress, silent, watched
 
 PREFIX = "tfds:"
@@ -23,11 +27,12 @@ def read(
     limit: int | None,
     seed: int,
     progress: Progress = silent,
+    keep: int = lazy.KEPT,
 ) -> Dataset:
-    """Return one split of the prepared dataset `name`, uint8 (N, H, W, C).
+    """Return one split of the prepared dataset `name`, uint8 (N, H, W, C), each decoded when it is asked for.
 
     Its features must be an "image" and a "label" with class names. Images of one size stay as they are;
-    others are resized and cropped. Of images that are not drawn only the labels are decoded.
+    others are resized and cropped.
 
     Args:
       name: as TFDS knows it, such as "cifar10" or "cifar10:3.0.2", without the prefix "tfds:".
@@ -36,7 +41,8 @@ def read(
       fit: how images of different sizes are brought to one.
       limit: how many to draw, balanced over the classes; None for all, in their order.
       seed: of the draw and of random crops.
-      progress: told the share of the records that are read.
+      progress: told the share of the records whose labels are read.
+      keep: bytes of decoded images that are kept.
 
     Raises:
       DataError: not prepared there as ArrayRecord (the message says how to), no such split, other
@@ -67,31 +73,77 @@ def read(
     if count == 0:
         raise DataError(f"{source}, split {found[0]}, has no images; prepare it again")
     where = f"{source}, split {found[0]},"
-    chosen, start = np.arange(count), 0.0
-    if limit is not None:
-        # Labels of all, then images of those drawn: a record each.
-        start = count / (count + min(limit, count))
-        every = _labels(undecoded, count, source, lambda share: progress(share * start))
-        chosen = draw.balanced(every, limit, seed, where)
-    offsets = fit.offsets(count, seed)
-    labels = np.empty(len(chosen), np.int32)
+    labels = _labels(undecoded, count, source, progress)
+    chosen = draw.balanced(labels, limit, seed, where)
     feature: Any = builder.info.features["image"]
-
-    def image(place: int, index: int) -> np.ndarray:
-        try:
-            record = undecoded[index]
-            labels[place] = record["label"]
-            pixels = feature.decode_example_np(record["image"])
-        except Exception as error:  # as above
-            raise DataError(f"{source}: image {index} cannot be read: {_first_line(error)}") from error
-        return pixels if fixed else _fit(pixels, fit, offsets[index])
-
-    places = watched(enumerate(chosen), len(chosen), progress, start)
-    images = geometry.stack(
-        (image(place, int(index)) for place, index in places),
-        [f"image {index} of {source}" for index in chosen],
+    records = Records(undecoded, feature, chosen, None if fixed else fit, fit.offsets(count, seed), source)
+    return Dataset(
+        images=cast(np.ndarray, lazy.LazyImages(replace(records, shape=_shape(records)), keep)),
+        labels=labels[chosen],
+        classes=classes,
+        name=PREFIX + name,
+        split=split,
+        source=source,
     )
-    return Dataset(images=images, labels=labels, classes=classes, name=PREFIX + name, split=split, source=source)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of TFDS as a source of images.
+
+    Attributes:
+      undecoded: the records of the split.
+      feature: what decodes an image.
+      chosen: int64 (N,), the records that are used.
+      fit: how they are brought to one size; None where they have one.
+      offsets: where each record of the split is cropped.
+      source: what the split is called in messages.
+      shape: (H, W, C) of every image.
+    """
+
+    undecoded: Sequence
+    feature: Any
+    chosen: np.ndarray
+    fit: geometry.Geometry | None
+    offsets: np.ndarray
+    source: str
+    shape: tuple[int, int, int] = (0, 0, 0)
+    # nothing says that its readers may be used by several threads
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def name(self, index: int) -> str:
+        """See `lazy.Source`."""
+        return f"{self.source}: image {self.chosen[index]}"
+
+    def read(self, index: int) -> np.ndarray:
+        """See `lazy.Source`."""
+        record = int(self.chosen[index])
+        try:
+            with self.lock:
+                encoded = self.undecoded[record]["image"]
+            pixels = self.feature.decode_example_np(encoded)
+        except Exception as error:  # TFDS and ArrayRecord do not say what they raise on damaged files
+            raise Unreadable(_first_line(error)) from error
+        return pixels if self.fit is None else _fit(pixels, self.fit, self.offsets[record])
+
+    def identity(self, rows: np.ndarray) -> bytes:
+        """See `lazy.Source`: version and split, the geometry, and the records used."""
+        digest = hashlib.sha256(f"{self.source} {len(self.undecoded)} {self.fit!r}".encode())
+        digest.update(self.chosen[rows].astype("<i8").tobytes())
+        digest.update(self.offsets[self.chosen[rows]].tobytes())
+        return digest.digest()
+
+
+def _shape(records: Records) -> tuple[int, int, int]:
+    """(H, W, C) of all images: that of the first."""
+    try:
+        height, width, channels = records.read(0).shape
+    except Unreadable as error:
+        raise lazy.unreadable([(records.name(0), str(error))], 1) from error
+    return height, width, channels
 
 
 def _labels(undecoded: Sequence, count: int, source: str, progress: Progress) -> np.ndarray:

@@ -13,6 +13,7 @@ from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import kept
+from jaxsnn.cli.inputs import kept
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
@@ -49,6 +50,11 @@ class EvaluateConfig(PlanOptions, DebugOptions):
     or embedded for a file of thresholds alone."""
     data_dir: Path | None = None
     """Folder of the dataset; default: the run's, $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+    image_size: int | None = None
+    """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: the
+    run's."""
+    resize: int | None = None
+    """Length of their shorter side before they are cropped; default: the run's, or 8 / 7 of --image-size."""
     image_size: int | None = None
     """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: the
     run's."""
@@ -151,6 +157,9 @@ def source_of(config: EvaluateConfig) -> Source:
     for name in ("data", "data_dir"):
         if not isinstance(held.get(name), str | None):
             raise UserError(f"{record}: {name} is {held[name]!r}, expected a string"[:500])
+    for name in ("image_size", "resize"):
+        if type(held.get(name)) not in (int, type(None)):
+            raise UserError(f"{record}: {name} is {held[name]!r}, expected a whole number"[:500])
     for name in ("image_size", "resize"):
         if type(held.get(name)) not in (int, type(None)):
             raise UserError(f"{record}: {name} is {held[name]!r}, expected a whole number"[:500])

@@ -98,9 +98,8 @@ def prepare(
         UserError: the parts do not fit each other.
     """
     used = config.used()
-    with telling(console, f"loading {config.data}"):
-        train = data.load(config.data, "train", config.data_dir)
-        test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    with telling(console, config.data):
+        train, test = config.load("train"), config.load("test", config.test_images)
         start = load_start(config, train, console.out)
     check_data(start.snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     unrolling = config.unrolling(start.dynamics, start.snn.network)

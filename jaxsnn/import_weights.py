@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-import data
 from jaxsnn.analysis.comparison import ann_right
 from jaxsnn.cli import command
 from jaxsnn.cli.options import DataOptions, DebugOptions
@@ -84,7 +83,7 @@ def import_weights(config: ImportConfig) -> dict[str, float]:
     if describes_network(config.file):
         raise UserError(f"{config.file} needs no import: it describes its own network, give it as --weights")
     file = read_foreign(config.file)
-    test = data.load(config.data, "test", config.data_dir, limit=config.images)
+    test = config.load("test", config.images)
     image_shape = test.images.shape[1:]
     if config.describe is not None:
         text = describe(file, config.network, image_shape, config.width, config.mean, config.std)

@@ -154,8 +154,8 @@ def train(config: TrainConfig) -> dict:
     recipe = config.used()
     usual = RECIPES[config.recipe].learning_rate
     command.warn(console, *doubts(config.precision, learning_rate=(recipe.learning_rate, usual)))
-    with telling(console, f"loading {config.data}"):
-        training, held, test = load_images(config.data, config.holdout, config.data_dir)
+    with telling(console, config.data):
+        training, held, test = load_images(config.data, config.holdout, config.data_dir, **config.geometry())
     if recipe.batch > len(training):
         raise UserError(f"--batch is {recipe.batch}, but there are only {len(training)} training images")
     ann = start(config, training, lambda note: console.print(note, highlight=False, markup=False))

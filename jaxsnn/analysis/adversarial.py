@@ -183,7 +183,7 @@ def perturb(
     # FGSM is PGD in one step from the image itself
     random = attack.method == "pgd" and attack.random_start
     step = attack.epsilon if attack.method == "fgsm" else attack.step_size or attack.epsilon / 4
-    attacked = np.empty_like(images)
+    attacked = np.empty(images.shape, np.uint8)
     # few compiled shapes serve all numbers of images: batches are filled up
     size = min(batch, 1 << (len(images) - 1).bit_length())
     for start in range(0, len(images), batch):

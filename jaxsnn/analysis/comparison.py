@@ -8,6 +8,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+import data
 from jaxsnn.analysis.latency import gain_intervals, latency_rows
 from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.errors import UserError
@@ -69,7 +70,7 @@ def compare(
         snn,
         one_candidate(baseline, "baseline"),
         one_candidate(optimized, "optimized"),
-        np.asarray(images),
+        data.part(images, slice(None)),
         np.asarray(labels),
         timesteps,
         dynamics,

@@ -68,14 +68,27 @@ def load_inputs(config: RunConfig, console: Console) -> Inputs:
         UserError: the parts do not fit each other.
         DataError: the images cannot be read.
     """
+    check_options(config)
+    keep = kept(config.memory_limit)
     with telling(console, config.data) as tell:
-        train = data.load(config.data, "train", config.data_dir, progress=tell)
-        test = data.load(config.data, "test", config.data_dir, limit=config.test_images, progress=tell)
+        train = config.load("train", keep=keep, progress=tell)
+        test = config.load("test", config.test_images, keep, tell)
         snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
         check_inputs(config, snn, train, test)
         inputs = Inputs(snn, sha256, train, test, calibrated_on(config, snn, train))
     command.warn(console, *suspicions(config, inputs))
     return inputs
+
+
+def kept(memory_limit: float | None) -> int:
+    """Bytes of decoded images that are kept: a quarter of --memory-limit (MB), or the usual ones."""
+    return data.KEPT if memory_limit is None else min(data.KEPT, int(memory_limit * 1e6 / 4))
+
+
+def check_options(config: RunConfig) -> None:
+    """Raise ``UserError`` where options contradict each other, before anything is read."""
+    if config.finalists > 1 and config.final_images < config.images:
+        raise UserError(f"--final-images is {config.final_images}, expected at least --images, {config.images}")
 
 
 def suspicions(config: RunConfig, inputs: Inputs) -> list[str]:
@@ -103,8 +116,6 @@ def check_inputs(config: RunConfig, snn: SNN, train: data.Dataset, test: data.Da
             f"--images is {config.images} and --calibration-images {config.calibration_images}, "
             f"but {config.data} has only {len(train)} training images"
         )
-    if config.finalists > 1 and config.final_images < config.images:
-        raise UserError(f"--final-images is {config.final_images}, expected at least --images, {config.images}")
     if config.delay == "layer" and min(config.timesteps, config.test_timesteps) <= snn.network.delay:
         raise UserError(
             f"--timesteps {config.timesteps} and --test-timesteps {config.test_timesteps} must be above the layer "

@@ -33,6 +33,8 @@ def _sorted(content: bytes) -> bytes:
 
 def describes_network(path: Path) -> bool:
     """Whether ``path`` is a safetensors file with a network description in its header."""
+    if not path.is_file():  # a FIFO would be waited for
+        return False
     try:
         with safe_open(path, framework="numpy") as file:
             return "network" in (file.metadata() or {})

@@ -1,9 +1,12 @@
 """config.json: what a run of jaxsnn.optimize was asked to do."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar, overload
 
+import data
+from data import KEPT, Dataset
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, at_most, in_range
 from jaxsnn.runtime.marks import Where, marked
@@ -31,6 +34,27 @@ class DataOptions:
     """Dataset: embedded, cifar10, cifar100, fashion_mnist, mnist, imagefolder or tfds:NAME."""
     data_dir: Where[Path | None] = None
     """Folder of the dataset; default $JAXSNN_DATA or ~/.cache/jaxsnn/data."""
+    image_size: int | None = None
+    """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: 224, or
+    their own where all are squares of one smaller size."""
+    resize: int | None = None
+    """Length of their shorter side before they are cropped; default: 8 / 7 of --image-size."""
+
+    def load(
+        self,
+        split: str,
+        limit: int | None = None,
+        keep: int = KEPT,
+        progress: Callable[[float], object] | None = None,
+    ) -> Dataset:
+        """One split of the images; see ``data.load``."""
+        return data.load(
+            self.data, split, self.data_dir, limit=limit, keep=keep, progress=progress, **self.geometry()
+        )
+
+    def geometry(self) -> dict[str, Any]:
+        """What ``data.load`` is told about sizes."""
+        return {"size": "auto" if self.image_size is None else self.image_size, "resize": self.resize}
 
 
 @dataclass(frozen=True, kw_only=True)

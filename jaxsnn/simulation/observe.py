@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import data
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
@@ -109,8 +110,9 @@ def _run(
             progress(round(count * len(images) / len(labels[mine])))
 
     seen, silent = mine.start, dynamics.silent_steps(snn.network)
+    shared = data.part(images, mine)
     for correct, right, maps, count, scores in chunks(
-        snn, genes, images[mine], labels[mine], timesteps, dynamics, plan, advance, per_image, teacher is not None
+        snn, genes, shared, labels[mine], timesteps, dynamics, plan, advance, per_image, teacher is not None
     ):
         counts = _count(snn.network, correct, maps, count)
         if teacher is not None:

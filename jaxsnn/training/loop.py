@@ -194,19 +194,21 @@ def train_step(
 
 
 class AnnDescent:
-    """The descent of an ANN on a dataset, whose images lie on the device."""
+    """The descent of an ANN on a dataset, whose images lie on the device, or are decoded batch by batch."""
 
     rates = "--learning-rate"
 
     def __init__(self, ann: ANN, optimizer: nnx.Optimizer, dataset: data.Dataset, smoothing: float):
         self.ann = ann
         self.optimizer = optimizer
-        self._images, self._labels = jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
+        streamed = isinstance(dataset.images, data.LazyImages) and dataset.images.nbytes > data.KEPT
+        self._images = dataset.images if streamed else jnp.asarray(dataset.images)
+        self._labels = jnp.asarray(dataset.labels)
         self._smoothing = smoothing
 
     def step(self, batch: np.ndarray, key: jax.Array) -> tuple[jax.Array, ...]:
         """See ``Descent``; the loss alone."""
-        images, labels = self._images[batch], self._labels[batch]
+        images, labels = jnp.asarray(self._images[batch]), self._labels[batch]
         return (train_step(self.ann, self.optimizer, images, labels, key, self._smoothing),)
 
     def arrays(self) -> list[jax.Array]:

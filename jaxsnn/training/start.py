@@ -22,18 +22,19 @@ LEVELS = 8
 
 
 def load_images(
-    name: str, holdout: str = "none", folder: Path | None = None
+    name: str, holdout: str = "none", folder: Path | None = None, **geometry: Any
 ) -> tuple[data.Dataset, data.Dataset | None, data.Dataset]:
     """Training images, held-out training images or None, and test images of a dataset.
 
     Args:
         holdout: the dataset whose training images are left out of the training; "none" leaves out none.
         folder: of both datasets; None is the usual one.
+        geometry: ``size`` and ``resize`` of ``data.load``, for the first dataset.
 
     Raises:
         UserError: nothing to hold out, or nothing left to train on.
     """
-    train, test = data.load(name, "train", folder), data.load(name, "test", folder)
+    train, test = (data.load(name, split, folder, **geometry) for split in ("train", "test"))
     if holdout == "none":
         return train, None, test
     held = data.load(holdout, "train", folder)
@@ -56,8 +57,7 @@ def network_for(name: str, dataset: data.Dataset, norm: str | None = None, width
         UserError: no such architecture, or one that does not fit the images.
     """
     levels = np.arange(256) / 255
-    channels = range(dataset.images.shape[-1])
-    counts = [np.bincount(dataset.images[..., c].ravel(), minlength=256) for c in channels]
+    counts = data.levels(dataset.images)
     mean = [float(np.average(levels, weights=count)) for count in counts]
     std = [float(np.sqrt(np.average((levels - m) ** 2, weights=count))) for m, count in zip(mean, counts)]
     chosen: dict[str, Any] = {} if norm is None else {"norm": NORMS[norm]}

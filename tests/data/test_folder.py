@@ -130,8 +130,8 @@ def test_images_of_different_sizes_are_an_error_only_when_they_are_kept(tmp_path
     _noise(tmp_path / "train" / "a" / "x.png", 32, 32)
     _noise(tmp_path / "train" / "a" / "y.png", 32, 30)
     assert data.load("imagefolder", "train", tmp_path, size=16).images.shape == (2, 16, 16, 3)
-    with pytest.raises(data.DataError, match=r"x.png is \(32, 32, 3\) and .*y.png \(30, 32, 3\)"):
-        data.load("imagefolder", "train", tmp_path, size=None)
+    with pytest.raises(data.DataError, match=r"y.png .*different sizes.*\(30, 32, 3\) .*\(32, 32, 3\)"):
+        _ = data.load("imagefolder", "train", tmp_path, size=None).images[:]
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -169,4 +169,4 @@ def test_a_truncated_image_is_an_error_that_names_the_file(tmp_path, kind, share
     path = tmp_path / "train" / "a" / "x.png"
     path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
     with pytest.raises(data.DataError, match=r"x.png cannot be read as an image \(\w+"):
-        data.load("imagefolder", "train", tmp_path)
+        _ = data.load("imagefolder", "train", tmp_path).images[:]

@@ -90,7 +90,7 @@ def test_a_limit_is_balanced_and_the_same_images_come_back(tmp_path):
     _prepare(tmp_path)
     shares = []
     part = data.load("tfds:tiny", "train", tmp_path, limit=6, seed=2, progress=shares.append)
-    assert shares[0] == 0.0 and shares[-1] == 1.0 and shares == sorted(shares) and len(set(shares)) == 1 + 9 + 6
+    assert shares[0] == 0.0 and shares[-1] == 1.0 and shares == sorted(shares) and len(set(shares)) == 1 + 9
     assert np.bincount(part.labels).tolist() == [2, 2, 2]
     assert len(data.split_out(data.load("tfds:tiny", "train", tmp_path), part)) == 3
     with pytest.raises(data.DataError, match=r"10 images were asked for, but TFDS tiny.* has 9"):
@@ -112,7 +112,7 @@ def test_images_without_a_fixed_size_are_resized_and_cropped(tmp_path):
     resized = Image.fromarray(mixed[0]).resize((20, int(20 * 40 / 30)), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(dataset.images[0], np.asarray(resized)[5:21, 2:18])
     with pytest.raises(data.DataError, match="images have different sizes"):
-        data.load("tfds:tiny", "train", tmp_path, size=None)
+        _ = data.load("tfds:tiny", "train", tmp_path, size=None).images[:]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "no_such_dataset_anywhere"])
