@@ -83,15 +83,25 @@ class LazyImages:
             yield from self[start : start + _BLOCK]
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        if isinstance(index, tuple):
+            return self._within(index)
         if isinstance(index, slice) and index.step in (None, 1):
             return self._in_turn(*index.indices(len(self))[:2])
         rows = self._rows[index]
         if np.ndim(rows) > 1:
-            raise DataError("images that are not decoded yet are indexed by their number alone")
+            raise IndexError(f"images are indexed by numbers of one dimension, not of {np.ndim(rows)}")
         return self._decoded(np.atleast_1d(rows))[0] if np.ndim(rows) == 0 else self._decoded(rows)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self._decoded(self._rows).astype(dtype or np.uint8, copy=False)
+
+    def _within(self, index: tuple) -> np.ndarray:
+        """Pixels of some images; of all where the index of the images is not apart from that of the pixels."""
+        first, *rest = index
+        if first is Ellipsis or not all(isinstance(inner, int | slice) for inner in rest):
+            return np.asarray(self)[index]
+        found = self[first]
+        return found[(slice(None), *rest) if found.ndim == self.ndim else tuple(rest)]
 
     def part(self, index: Any) -> "LazyImages":
         """The images at `index`, undecoded; what is kept is shared."""
@@ -171,8 +181,8 @@ def unreadable(bad: list[tuple[str, str]], total: int) -> DataError:
         name, why = bad[0]
         return DataError(f"{name} cannot be read as an image ({why}): replace or remove it")
     told = ", ".join(f"{name} ({why})" for name, why in bad[:_TOLD])
-    among = f", {told} and {len(bad) - _TOLD} more" if len(bad) > _TOLD else f", {told}"
-    return DataError(f"{len(bad)} of {total} images cannot be read{among}: replace or remove them")
+    more = f" and {len(bad) - _TOLD} more" if len(bad) > _TOLD else ""
+    return DataError(f"{len(bad)} of {total} images cannot be read: {told}{more}; replace or remove them")
 
 
 def _other_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -146,7 +146,7 @@ def _remember(folder: Path, listing: Listing, changed: dict[str, int]) -> None:
 def _recall(folder: Path) -> Listing | None:
     """The listing that was remembered, if no folder has changed since."""
     try:
-        with np.load(_place(folder), allow_pickle=False) as held:
+        with open(_place(folder), "rb") as file, np.load(file, allow_pickle=False) as held:
             for name, changed in zip(_unpacked(held["folders"]), held["changed"].tolist(), strict=True):
                 if os.stat(folder / name).st_mtime_ns != changed:
                     return None
