@@ -3,56 +3,14 @@
 import numpy as np
 import pytest
 
-from helpers import reference
+from helpers.integer_reference import integer_reference
 from helpers.networks import BACKENDS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network
+from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Layer, Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.observe import observe, observe_images
 from jaxsnn.simulation.plan import Plan
-
-
-def integer_reference(snn, theta, images, steps, v0):
-    """Spikes (T, B, ...) per layer and scores (T, B, classes) in int64, for networks with one edge a layer."""
-    network = snn.network
-    levels = np.arange(256)[:, None] / 255
-    first = next(iter(snn.params.values()))
-    rounded = np.round(first / (np.abs(first).max((0, 1, 2)) / 127))
-    pooled = np.prod([o.window**2 for o in network.layers[0].edges[0].ops if isinstance(o, AvgPool)])
-    room = 2**24 / (255 * np.abs(rounded).sum((0, 1, 2)).max() * pooled)  # PLAIN normalises pixels to 0 .. 255
-    pixel = 2 ** np.floor(np.log2(room))
-    table = np.round((levels - np.array(network.mean)) / np.array(network.std) * pixel)
-    x = table[images, np.arange(images.shape[-1])]
-    prepared = []
-    for index, layer in enumerate(network.layers):
-        (edge,) = layer.edges
-        (op,) = (o for o in edge.ops if isinstance(o, Conv | Dense))
-        pooled = np.prod([o.window**2 for o in edge.ops if isinstance(o, AvgPool)])
-        kernel = np.asarray(snn.params[f"{op.name}.kernel"], np.float64)
-        top = np.abs(kernel).max(None if index == len(network.layers) - 1 else tuple(range(kernel.ndim - 1)))
-        whole = {f"{op.name}.kernel": np.round(kernel / (top / 127))}
-        amplitude = 1 / pixel if index == 0 else theta[index - 1]
-        unit = np.broadcast_to(top / 127 / pooled * amplitude, (op.features,))
-        bias = np.round(snn.params[f"{op.name}.bias"] / unit) if op.bias else 0
-        prepared.append((edge, whole, pooled, unit, bias))
-    membranes = [None] * len(network.spiking)
-    trace, scores, curve = [[] for _ in network.spiking], 0, []
-    for _ in range(steps):
-        signal = x
-        for index, (edge, whole, pooled, unit, bias) in enumerate(prepared):
-            drive = reference.apply_edge(edge.ops, whole, signal, bias=False) * pooled + bias
-            if index == len(network.spiking):
-                scores = scores + drive
-                curve.append(scores)
-                break
-            threshold = np.maximum(1, np.round(theta[index] / unit))
-            before = np.round(v0 * threshold) if membranes[index] is None else membranes[index]
-            v = before + drive
-            signal = (v > threshold).astype(float)
-            membranes[index] = v - threshold * signal
-            trace[index].append(signal)
-    return [np.array(t) for t in trace], np.array(curve)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
