@@ -27,7 +27,7 @@ if packages != {"jaxsnn", "evo", "data"}:
 for name, limit in (
     ("data/embedded/cifar10_train.npz", 4 * MEGABYTE),
     ("data/embedded/cifar10_test.npz", 4 * MEGABYTE),
-    ("jaxsnn/embedded/vgg_cifar10.safetensors", 4 * MEGABYTE),
+    ("jaxsnn/embedded/vgg8_cifar10.safetensors", 4 * MEGABYTE),
     *((f"jaxsnn/{wing}/__init__.py", MEGABYTE) for wing in WINGS),
 ):
     if not 0 < sizes.get(name, 0) <= limit:

@@ -1,6 +1,7 @@
 """Baseline against optimised thresholds on test images."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -104,17 +105,8 @@ def compare_on_test(
         labels: int (B,).
         progress: called with the number of candidates x images that have just been finished.
     """
-    ann = ann_right(snn.network, snn.params, images, labels)
-    genes = Genes.stack(baseline, optimized)
-    observed, right = observe_images(
-        snn, genes, images, labels, timesteps=timesteps, dynamics=dynamics, plan=plan, progress=progress
-    )
-    found = comparison(snn.network, ann, [(observed, 0), (observed, 1)], right, labels, dynamics)
-    return replace(
-        found,
-        baseline=found.baseline.with_genes(baseline),
-        optimized=found.optimized.with_genes(optimized),
-    )
+    pair = (snn, baseline), (snn, optimized)
+    return compare_networks(*pair, images, labels, timesteps, dynamics, plan, progress)
 
 
 def compare_networks(
@@ -126,27 +118,39 @@ def compare_networks(
     dynamics: Dynamics,
     plan: Plan = Plan(),
     progress: Callable[[int], None] | None = None,
+    half_full: bool = False,
 ) -> TestResult:
-    """Like ``compare_on_test``, of two networks with weights of their own; the ANN is the baseline's."""
-    if baseline[0] is optimized[0]:
-        return compare_on_test(
-            baseline[0], baseline[1], optimized[1], images, labels, timesteps, dynamics, plan, progress
-        )
+    """Like ``compare_on_test``, of two networks with weights of their own; the ANN is the baseline's.
+
+    Args:
+        half_full: compare the baseline with membranes that start half full, too.
+    """
+    rivals = [baseline, *([(baseline[0], half_full_of(baseline[1]))] if half_full else []), optimized]
     pairs, right = [], []
-    for snn, genes in (baseline, optimized):
+    for snn, group in itertools.groupby(rivals, key=lambda rival: rival[0]):
+        genes = functools.reduce(Genes.stack, [genes for _, genes in group])
         observed, hits = observe_images(
             snn, genes, images, labels, timesteps=timesteps, dynamics=dynamics, plan=plan, progress=progress
         )
-        pairs.append((observed, 0))
-        right.append(hits)
+        pairs += [(observed, candidate) for candidate in range(len(hits))]
+        right += [*hits]
     snn = baseline[0]
     ann = ann_right(snn.network, snn.params, images, labels)
-    found = comparison(snn.network, ann, pairs, np.concatenate(right), labels, dynamics)
+    ends = (0, len(rivals) - 1)
+    found = comparison(
+        snn.network, ann, [pairs[e] for e in ends], np.stack([right[e] for e in ends]), labels, dynamics
+    )
     return replace(
         found,
         baseline=found.baseline.with_genes(baseline[1]),
         optimized=found.optimized.with_genes(optimized[1]),
+        half_full=NetworkResult.of_counts(*pairs[1], rivals[1][1]) if half_full else None,
     )
+
+
+def half_full_of(genes: Genes) -> Genes:
+    """The same genes with membranes that start at half of their thresholds."""
+    return genes._replace(v0=np.full_like(np.asarray(genes.threshold, np.float64), 0.5))
 
 
 def comparison(

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
-from jaxsnn.analysis.latency import LatencyRow
+import numpy as np
+
+from jaxsnn.analysis.latency import LatencyRow, latency
 from jaxsnn.networks.spiking import Genes
 from jaxsnn.runtime.entries import Entries
 from jaxsnn.simulation.observables import Observables
@@ -105,6 +107,7 @@ class TestResult:
         attack: what the images were attacked with, where they were; see ``Attack.record``.
         accuracy_gain_ci95: 95 % interval of what the optimised network's accuracy is above the baseline's, in
             points, at t = 1..T; None in results of earlier versions.
+        half_full: the baseline with membranes that start at half of their thresholds, where that was compared.
     """
 
     __test__: ClassVar[bool] = False  # pytest takes classes of this name for tests
@@ -120,11 +123,18 @@ class TestResult:
     latency_other_delay: tuple[LatencyRow, ...]
     attack: dict[str, Any] | None = None
     accuracy_gain_ci95: tuple[tuple[float, float], ...] | None = None
+    half_full: NetworkResult | None = None
+
+    @property
+    def networks(self) -> tuple[NetworkResult, ...]:
+        """All that were compared, the baseline first and the optimised one last."""
+        return (self.baseline, *(() if self.half_full is None else (self.half_full,)), self.optimized)
 
     def to_json(self) -> dict:
         """The test part of results.json."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {name: getattr(self, name).to_json() for name in ("baseline", "optimized")}
+        networks = ("baseline", "optimized", *(() if self.half_full is None else ("half_full",)))
+        values |= {name: getattr(self, name).to_json() for name in networks}
         values |= {name: [row.to_json() for row in values[name]] for name in ("latency", "latency_other_delay")}
         if self.accuracy_gain_ci95 is not None:
             values["accuracy_gain_ci95"] = [list(ends) for ends in self.accuracy_gain_ci95]
@@ -157,6 +167,9 @@ class TestResult:
             latency_other_delay=_rows(entries, "latency_other_delay"),
             attack=_attack(entries.entries("attack")) if entries.known("attack") else None,
             accuracy_gain_ci95=_intervals(entries, "accuracy_gain_ci95", timesteps),
+            half_full=NetworkResult.from_json(entries.entries("half_full"), timesteps)
+            if entries.known("half_full")
+            else None,
         )
 
     @classmethod
@@ -165,7 +178,7 @@ class TestResult:
         return value if isinstance(value, TestResult) else cls.from_json(value)
 
     def accuracy_at(self, network: NetworkResult, step: int, delay: str) -> float | None:
-        """Acc of one of the two networks after ``step`` steps in the convention ``delay``.
+        """Acc of one of the networks after ``step`` steps in the convention ``delay``.
 
         None where that was not simulated, or nothing can have reached the read-out.
         """
@@ -174,6 +187,15 @@ class TestResult:
             own = step + self.delay_steps if delay == "none" else step - self.delay_steps
         silent = self.delay_steps if self.delay == "layer" else 0
         return network.accuracy[own - 1] if silent < own <= self.timesteps else None
+
+    def steps_to(self, network: NetworkResult, target: float, delay: str) -> int | None:
+        """First step in the convention ``delay`` from which one of the networks stays at or above ``target``.
+
+        None where that is not so within T.
+        """
+        silent = self.delay_steps if self.delay == "layer" else 0
+        found = int(latency(np.array(network.accuracy[silent:]), target - 1e-9)) if silent < self.timesteps else 0
+        return found + (self.delay_steps if delay == "layer" else 0) if found else None
 
     def __str__(self) -> str:
         """A short table of at most 72 columns: timesteps to each target, and what each network does with them."""

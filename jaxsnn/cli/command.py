@@ -56,10 +56,12 @@ def parse_with_preset(
     name: str,
     arguments: Sequence[str] | None = None,
     option: str = "preset",
+    usual: str | None = None,
 ) -> T:
     """Parse a command line whose ``--preset`` sets the defaults of other options, so that --help shows them.
 
     Args:
+        usual: the preset where none is given; None is that of ``config_type``.
         values: the defaults that the preset called so sets.
         option: another name for "preset".
 
@@ -68,13 +70,13 @@ def parse_with_preset(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument(f"--{option}", default=getattr(config_type(), option))
+    first.add_argument(f"--{option}", default=usual or getattr(config_type(), option))
     try:
         chosen = getattr(first.parse_known_args(given)[0], option)
     except (argparse.ArgumentError, SystemExit):
         return tyro.cli(config_type, prog=f"python -m {name}", args=given)  # which says what is wrong
-    usual = config_type(**(values(chosen) | {option: chosen}))
-    return tyro.cli(config_type, prog=f"python -m {name}", args=given, default=usual)
+    defaults = config_type(**(values(chosen) | {option: chosen}))
+    return tyro.cli(config_type, prog=f"python -m {name}", args=given, default=defaults)
 
 
 @contextmanager

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.conversion.channels import Channels, can_bias, groups, positions
+from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, positions
+from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Network, layer_shapes
 from jaxsnn.networks.forward import ann_forward, preprocess
@@ -33,8 +34,11 @@ from jaxsnn.networks.spiking import SNN
 
 CHUNK = 64
 """Images at once: one compiled shape, and results that do not depend on how much memory there is."""
-SAMPLE = 4096
-"""Most values that a channel is fitted to: bounds memory and time. Twice as many were no better."""
+SAMPLE = 8192
+"""Most values that a channel is fitted to: bounds memory and time."""
+REBUILT = 16_384
+"""Most values that a layer's weights are fitted to, and most numbers in these, which bounds memory: 128 MB."""
+REBUILT_NUMBERS = 1 << 25
 MOST_TIMESTEPS = 1024
 GRID = 1 - 0.01 * np.arange(95)
 """Thresholds that are tried, as fractions of the largest activation (Li et al.)."""
@@ -62,6 +66,8 @@ class Recipe:
         descend: what is chosen for each channel on its actual currents by coordinate descent, any of "threshold",
             "bias" and "start".
         amplitudes: let a spike be worth what fits best, rather than its threshold.
+        reconstruct: change each layer's weights so that they fit the spikes that really arrive
+            (``jaxsnn.conversion.reconstruction``).
         sweeps: of the descent.
         comparison: of the neuron, ">" or ">=".
         seed: draws the values that channels are fitted to where there are more than ``SAMPLE``.
@@ -72,6 +78,7 @@ class Recipe:
     correct: bool = True
     descend: tuple[str, ...] = ("threshold", "bias", "start")
     amplitudes: bool = True
+    reconstruct: bool = False
     sweeps: int = 4
     comparison: str = ">"
     seed: int = 0
@@ -103,12 +110,27 @@ class LayerFit:
     seconds: float
 
 
+@dataclass(frozen=True, eq=False)
+class Calibrated:
+    """What calibration finds.
+
+    Attributes:
+        snn: the network, with other weights where they were reconstructed.
+        channels: of that network, for ``fold_channels``.
+        fits: of each spiking layer.
+    """
+
+    snn: SNN
+    channels: Channels
+    fits: tuple[LayerFit, ...]
+
+
 def calibrate_for(
     snn: SNN,
     images: np.ndarray,
     recipe: Recipe,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Channels, tuple[LayerFit, ...]]:
+) -> Calibrated:
     """Channels for ``recipe.timesteps`` steps from uint8 training images (N, H, W, C), for ``fold_channels``.
 
     Memory does not grow with the number of images: spikes, a bit each, wait in a temporary file. The same images
@@ -130,14 +152,17 @@ def calibrate_for(
             raise UserError(f"{name} holds NaN or infinite values, so there is nothing to calibrate")
     advance = progress or (lambda count: None)
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
-    places = [_places(len(images), shape, recipe.seed, i) for i, shape in enumerate(layer_shapes(network))]
-    targets = _ann_samples(network, params, images, places, advance)
+    places = [_places(network, i, len(images), recipe) for i in range(len(network.layers))]
+    sums = _ann_samples(network, params, images, places, advance)
+    targets = [*(np.maximum(part, 0) for part in sums[:-1]), sums[-1]]
     for layer, target in zip(network.spiking, targets):
         if not np.isfinite(target).all() or not target.max() > 0:
             raise UserError(
                 f"layer {layer.name} is never active on {len(images)} calibration images: check the weights and "
                 "the images' normalisation, or give more images"
             )
+    fitted = [slice(None, None, max(1, len(part) // SAMPLE)) for part in places]
+    targets = [target[some] for target, some in zip(targets, fitted)]
     shapes = _group_shapes(network, targets, recipe)
     cells: list[Cells] = []
     fits = []
@@ -148,7 +173,14 @@ def calibrate_for(
             gather = functools.partial(
                 _currents, network, index, recipe.timesteps, params, images, trains, [c.amplitude for c in cells]
             )
-            currents = _sampled(gather, places[index], layer_shapes(network)[index], advance)
+            shape = layer_shapes(network)[index]
+            if recipe.reconstruct and rebuilt(layer):
+                mean = _sampled(gather, places[index], shape, advance, mean=True)[0]
+                error = sums[index] - mean
+                if index < len(network.spiking):
+                    error = one_sided(error, sums[index])
+                params |= _reconstruct(gather, layer, error, places[index], can_bias(layer))
+            currents = _sampled(gather, places[index][fitted[index]], shape, advance)
             if index == len(network.spiking):
                 error = (currents.mean(0, dtype=np.float64) - targets[index]).mean(0, dtype=np.float64)
                 readout = -error if recipe.correct and can_bias(layer) else np.zeros(network.classes)
@@ -163,12 +195,14 @@ def calibrate_for(
             fits.append(LayerFit(layer.name, *after, before, time.perf_counter() - started))
     columns = [tuple(np.asarray(part, np.float64) for part in parts) for parts in zip(*cells)]
     theta, amplitude, bias, start = columns
-    return Channels(theta, amplitude, (*bias, readout), start), tuple(fits)
+    changed = {name: np.asarray(value) for name, value in params.items()} if recipe.reconstruct else snn.params
+    return Calibrated(SNN(network, changed), Channels(theta, amplitude, (*bias, readout), start), tuple(fits))
 
 
-def work(network: Network, images: int) -> int:
+def work(network: Network, images: int, reconstruct: bool = False) -> int:
     """Layers x images of a calibration, for a progress bar."""
-    return (2 * len(network.spiking) + 2) * images
+    more = sum(1 for layer in network.layers if rebuilt(layer)) if reconstruct else 0
+    return (2 * len(network.spiking) + 2 + more) * images
 
 
 class Cells(tuple):
@@ -177,12 +211,15 @@ class Cells(tuple):
     amplitude = property(lambda self: self[1])
 
 
-def _places(images: int, shape: tuple[int, ...], seed: int, index: int) -> np.ndarray:
+def _places(network: Network, index: int, images: int, recipe: Recipe) -> np.ndarray:
     """Which (image, position) of a layer are looked at, as sorted numbers image * positions + position."""
-    count = images * positions(shape)
-    if count <= SAMPLE:
+    most, layer = SAMPLE, network.layers[index]
+    if recipe.reconstruct and rebuilt(layer):
+        most = max(SAMPLE, min(REBUILT, REBUILT_NUMBERS // fan_in(network, layer)))
+    count = images * positions(layer_shapes(network)[index])
+    if count <= most:
         return np.arange(count)
-    return np.sort(np.random.default_rng((seed, index)).choice(count, SAMPLE, replace=False))
+    return np.sort(np.random.default_rng((recipe.seed, index)).choice(count, most, replace=False))
 
 
 def _chunks(count: int) -> list[slice]:
@@ -202,7 +239,7 @@ def _inside(places: np.ndarray, part: slice, each: int) -> np.ndarray:
 
 
 def _ann_samples(network, params, images, places, advance) -> list[np.ndarray]:
-    """The ANN's activations (S, C) at the places of each layer, the read-out's sums last."""
+    """The ANN's sums (S, C) in front of the activation at the places of each layer, the read-out's last."""
     forward = jax.jit(ann_forward, static_argnums=0)
     shapes = layer_shapes(network)
     found: list[list[np.ndarray]] = [[] for _ in shapes]
@@ -210,8 +247,7 @@ def _ann_samples(network, params, images, places, advance) -> list[np.ndarray]:
         sums = forward(network, params, _padded(images[part]))
         for index, (values, shape) in enumerate(zip(sums, shapes)):
             inside = _inside(places[index], part, positions(shape))
-            flat = np.asarray(values).reshape(-1, shape[-1])[inside]
-            found[index].append(flat if index == len(shapes) - 1 else np.maximum(flat, 0))
+            found[index].append(np.asarray(values).reshape(-1, shape[-1])[inside])
         advance(part.stop - part.start)
     return [np.concatenate(parts) for parts in found]
 
@@ -252,15 +288,47 @@ def _drive(network, index, timesteps, params, images, sources):
     return total
 
 
-def _sampled(gather: Callable, places: np.ndarray, shape: tuple[int, ...], advance) -> np.ndarray:
-    """Drives (T or 1, S, C) at the places of a layer."""
+def _sampled(
+    gather: Callable, places: np.ndarray, shape: tuple[int, ...], advance, mean: bool = False
+) -> np.ndarray:
+    """Drives (T or 1, S, C) at the places of a layer; with ``mean`` their mean over time."""
     each, parts = positions(shape), []
     count = gather.args[4].shape[0]
     for part in _chunks(count):
-        drive = np.asarray(gather(part))
+        drive = np.asarray(gather(part).mean(0, keepdims=True) if mean else gather(part))
         parts.append(drive.reshape(len(drive), -1, shape[-1])[:, _inside(places, part, each)])
         advance(part.stop - part.start)
     return np.concatenate(parts, 1)
+
+
+def _reconstruct(gather: Callable, layer, error: np.ndarray, places: np.ndarray, biased: bool) -> dict:
+    """The layer's kernels, changed by what takes the ``error`` (S, C) of its sums back."""
+    _, _, timesteps, params, images, trains, amplitudes = gather.args
+    edges, parts = rebuilt(layer), []
+    shapes = layer_shapes(gather.args[0])
+    for part in _chunks(len(images)):
+        found = []
+        for edge in edges:
+            train = _padded(np.asarray(trains[edge.source][:, part]), 1)
+            seen = _seen(edge, shapes[edge.source], train, jnp.asarray(amplitudes[edge.source], jnp.float32))
+            each = seen.shape[1]
+            found.append(np.asarray(seen.reshape(-1, seen.shape[-1])[_inside(places, part, each)]))
+        parts.append(np.concatenate(found, -1))
+    change = correction(np.concatenate(parts), error, biased)
+    kernels, first = {}, 0
+    for edge in edges:
+        name = f"{maps_of(edge)[0].name}.kernel"
+        own = np.asarray(params[name], np.float64)
+        size = own.size // own.shape[-1]
+        kernels[name] = jnp.asarray(own + from_matrix(change[first : first + size], own.shape), jnp.float32)
+        first += size
+    return kernels
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _seen(edge, shape, bits, amplitude):
+    spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(*bits.shape[:2], *shape)
+    return inputs_of(edge, spikes.mean(0, dtype=jnp.float32) * amplitude)
 
 
 def _fire(gather: Callable, cell: Cells, recipe: Recipe, path: Path, advance) -> np.ndarray:

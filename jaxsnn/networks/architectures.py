@@ -169,8 +169,9 @@ _VGG15 = ([[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 51
 
 
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
-    # the embedded network: 10 spiking layers; early pools keep the work per step small, because the first
-    # convolution sees a constant current and is computed once
+    # the embedded network: 7 spiking layers; pools in front of activations keep the work per step small
+    "vgg8": partial(_vgg, [[32, 96], [96, 192], [192, 256], [256]], name="vgg8", norm=BatchNorm),
+    # 10 spiking layers; early pools, because the first convolution sees a constant current and is computed once
     "vgg11-slim": partial(
         _vgg, [[24], [48], [64, 64], [96, 96, 96], [128, 128, 128]], name="vgg11-slim", norm=ScaleNorm
     ),

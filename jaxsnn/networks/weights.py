@@ -82,7 +82,7 @@ def check_params(network: Network, params: Params, where: str) -> Params:
 
 def embedded_path() -> Path:
     """The weights of the network that comes with the package."""
-    return Path(str(resources.files("jaxsnn") / "embedded" / "vgg_cifar10.safetensors"))
+    return Path(str(resources.files("jaxsnn") / "embedded" / "vgg8_cifar10.safetensors"))
 
 
 def to_device(params: Arrays) -> dict[str, jax.Array]:

@@ -110,6 +110,8 @@ def results_of(
         **stamp,
     }
     results["baseline"] |= {"percentile": config.percentile} | found.baseline.to_record()
+    if "half_full" in results:
+        results["half_full"] |= {"percentile": config.percentile}
     results["optimized"] |= {
         "percentiles": found.percentiles,
         "cost": found.best.cost,

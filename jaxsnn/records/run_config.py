@@ -10,7 +10,7 @@ from data import KEPT, Dataset
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, at_most, in_range
 from jaxsnn.runtime.marks import Where, marked
-from jaxsnn.search.presets import DEMO_TEST_TIMESTEPS, PRESETS, preset, preset_values
+from jaxsnn.search.presets import DEFAULT, PRESETS, TEST_TIMESTEPS, preset, preset_values
 from jaxsnn.search.settings import MOST, SearchSettings, settings_in
 from jaxsnn.simulation.plan import PlanSettings
 
@@ -56,16 +56,39 @@ class DataOptions:
         """What ``data.load`` is told about sizes."""
         return {"size": "auto" if self.image_size is None else self.image_size, "resize": self.resize}
 
+    image_size: int | None = None
+    """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: 224, or
+    their own where all are squares of one smaller size."""
+    resize: int | None = None
+    """Length of their shorter side before they are cropped; default: 8 / 7 of --image-size."""
+
+    def load(
+        self,
+        split: str,
+        limit: int | None = None,
+        keep: int = KEPT,
+        progress: Callable[[float], object] | None = None,
+    ) -> Dataset:
+        """One split of the images; see ``data.load``."""
+        return data.load(
+            self.data, split, self.data_dir, limit=limit, keep=keep, progress=progress, **self.geometry()
+        )
+
+    def geometry(self) -> dict[str, Any]:
+        """What ``data.load`` is told about sizes."""
+        return {"size": "auto" if self.image_size is None else self.image_size, "resize": self.resize}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
     """The complete configuration of a run."""
 
-    preset: str = "demo"
-    """demo; few: calibrated for --timesteps (4, without layer delay) and searched around; or a row of the paper's
-    Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack, cifar100-attack. Sets the defaults
-    of all other options."""
-    test_timesteps: int = DEMO_TEST_TIMESTEPS
+    preset: str = "thresholds"
+    """demo: calibrated for 8 timesteps without layer delay, and searched around, in about a minute; few: the same
+    for --timesteps (4), with more candidates and images; thresholds: the paper's way on the demo's scale; or a row
+    of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack, cifar100-attack.
+    Sets the defaults of all other options."""
+    test_timesteps: int = TEST_TIMESTEPS["thresholds"]
     """Timesteps of the final comparison on the test images."""
     test_images: int | None = None
     """Test images of the final comparison; default: all."""
@@ -109,11 +132,13 @@ def from_record(record: dict[str, Any], where: Path | str, kind: type[C]) -> C: 
 def from_record(record: dict[str, Any], where: Path | str, kind: type[RunConfig] = RunConfig) -> RunConfig:
     """The configuration in a config.json, as a ``kind``; missing settings have their preset's values.
 
+    Those of a run of ``DEFAULT`` are from when that was what "thresholds" is now.
+
     Raises:
         UserError: a value of another type, or out of its range.
     """
     name = record.get("preset")
-    base = RunConfig.of(name if isinstance(name, str) and name in PRESETS else "demo")
+    base = RunConfig.of(name if isinstance(name, str) and name in PRESETS and name != DEFAULT else "thresholds")
     unrecorded = marked(kind, "unrecorded")
     known = {key: value for key, value in record.items() if key not in unrecorded}
     values = settings_in(known, where, kind, base)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from jaxsnn.analysis.latency import LatencyRow
 from jaxsnn.analysis.results import NetworkResult, TestResult
@@ -55,6 +55,9 @@ def accuracy_curves(results: TestResult | dict, path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6, 4.2))
         _curves(axes, result)
+        if result.half_full is not None:  # few timesteps are what matters
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
         ann = 100 * result.ann_accuracy
         axes.axhline(ann, color=ANN, linewidth=1, linestyle=":", label=f"ANN, {ann:.2f} %")
         row = most_saved(result.latency)
@@ -63,18 +66,19 @@ def accuracy_curves(results: TestResult | dict, path: Path) -> None:
         axes.set_xlabel(_timesteps(result.delay))
         kind = "attacked test images" if result.attack else "test images"
         axes.set_ylabel(f"accuracy on {result.test_images:,} {kind} [%]")
-        axes.set_xlim(0, result.timesteps)
+        axes.set_xlim(0 if result.half_full is None else 1, result.timesteps)
         _legend_above(axes, columns=1)
         save(figure, path)
 
 
 def _curves(axes: Axes, result: TestResult) -> None:
-    """Acc(t) of both networks in percent."""
+    """Acc(t) of all networks in percent."""
     steps = np.arange(1, result.timesteps + 1)
-    for network, color, name in (
-        (result.baseline, BASELINE, labels.baseline_name(result.baseline)),
-        (result.optimized, OPTIMIZED, labels.optimized_name(result.optimized)),
-    ):
+    base, best = result.baseline, result.optimized
+    curves = [(base, BASELINE, labels.baseline_name(base)), (best, OPTIMIZED, labels.optimized_name(best))]
+    if result.half_full is not None:
+        curves.insert(1, (result.half_full, PERCENTILE, labels.baseline_name(result.half_full)))
+    for network, color, name in curves:
         axes.plot(steps, 100 * np.array(network.accuracy), color=color, label=name)
 
 

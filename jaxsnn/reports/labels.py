@@ -45,15 +45,13 @@ def optimized_name(network: NetworkResult) -> str:
     return f"optimised, {network.membranes}" if network.membranes else "optimised"
 
 
-def columns(result: TestResult) -> tuple[str, str]:
-    """Both networks as headings of narrow columns, in lines of at most 13 characters."""
+def columns(result: TestResult) -> tuple[str, ...]:
+    """All networks as headings of narrow columns, in lines of at most 13 characters."""
     base = result.baseline
-    names = ("baseline" if base.percentile is None else f"{base.percentile:g} pct.", "optimised")
-    states = (
-        network.membranes.replace(", ", "\n").replace(" to ", "\nto ") for network in (base, result.optimized)
-    )
-    first, second = (f"{name}\n{state}".rstrip() for name, state in zip(names, states))
-    return first, second
+    usual = "baseline" if base.percentile is None else f"{base.percentile:g} pct."
+    names = (*(usual for _ in result.networks[:-1]), "optimised")
+    states = (n.membranes.replace(", ", "\n").replace(" to ", "\nto ") for n in result.networks)
+    return tuple(f"{name}\n{state}".rstrip() for name, state in zip(names, states))
 
 
 def steps(count: int | None) -> str:

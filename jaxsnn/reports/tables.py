@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from jaxsnn.analysis.latency import LatencyRow
@@ -23,28 +24,30 @@ def comparison_table(results: TestResult | dict) -> Table:
         caption=labels.few(result.test_images) or None,
         title_justify="left",
         caption_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
     )
     table.add_column("", no_wrap=True)
     for heading in (*labels.columns(result), "change", "95 % range"):
         table.add_column(heading, justify="right", no_wrap=True)
-    _latency_rows(table, result.latency, result.delay)
-    _latency_rows(table, result.latency_other_delay, labels.other(result.delay))
+    _latency_rows(table, result, result.latency, result.delay)
+    _latency_rows(table, result, result.latency_other_delay, labels.other(result.delay))
     _accuracy_rows(table, result)
     table.add_section()
-    pair = (result.baseline, result.optimized)
-    _total_row(table, "k spikes an image", [network.spikes_per_image / 1e3 for network in pair])
-    _total_row(table, "M synops an image", [network.synops_per_image / 1e6 for network in pair])
+    _total_row(table, "k spikes an image", [network.spikes_per_image / 1e3 for network in result.networks])
+    _total_row(table, "M synops an image", [network.synops_per_image / 1e6 for network in result.networks])
     return table
 
 
-def _latency_rows(table: Table, rows: Sequence[LatencyRow], delay: str) -> None:
+def _latency_rows(table: Table, result: TestResult, rows: Sequence[LatencyRow], delay: str) -> None:
     table.add_section()
-    table.add_row(f"[bold]timesteps, {labels.CONVENTIONS[delay]}[/]")
+    table.add_row(f"[bold]steps, {labels.CONVENTIONS[delay]}[/]")
     for row in rows:
         gain, ends = row.improvement_percent, row.ci95
         table.add_row(
-            f"  to {labels.for_table(row.target_name)} ({100 * row.target:.1f} %)",
+            f"  {labels.for_table(row.target_name)} ({100 * row.target:.1f} %)",
             labels.steps(row.baseline_timesteps),
+            *(labels.steps(result.steps_to(network, row.target, delay)) for network in result.networks[1:-1]),
             labels.steps(row.optimized_timesteps),
             "" if gain is None else f"{-gain:+.1f} %".replace("-0.0", "0.0").replace("+0.0", "0.0"),
             "" if ends is None else f"{-ends[1]:+.0f}..{-ends[0]:+.0f} %",
@@ -53,21 +56,28 @@ def _latency_rows(table: Table, rows: Sequence[LatencyRow], delay: str) -> None:
 
 def _accuracy_rows(table: Table, result: TestResult) -> None:
     table.add_section()
-    table.add_row("[bold]accuracy[/]")
-    for step in iso_times(result):
-        pair = [100 * network.accuracy[step - 1] for network in (result.baseline, result.optimized)]
+    table.add_row(f"[bold]correct, {labels.CONVENTIONS[result.delay]}[/]")
+    for step in iso_times(result) if result.half_full is None else doubling_times(result):
+        accuracies = [100 * network.accuracy[step - 1] for network in result.networks]
         ends = None if result.accuracy_gain_ci95 is None else result.accuracy_gain_ci95[step - 1]
         table.add_row(
-            f"  at {step} timesteps",
-            *(f"{accuracy:.2f} %" for accuracy in pair),
-            f"{pair[1] - pair[0]:+.2f} pt",
+            f"  after {step} step{'s' * (step > 1)}",
+            *(f"{accuracy:.2f} %" for accuracy in accuracies),
+            f"{accuracies[-1] - accuracies[0]:+.2f} pt",
             "" if ends is None else f"{ends[0]:+.1f}..{ends[1]:+.1f}",
         )
 
 
-def _total_row(table: Table, label: str, pair: Sequence[float]) -> None:
-    change = f"{100 * (pair[1] / pair[0] - 1):+.1f} %" if pair[0] else ""
-    table.add_row(label, *(f"{value:.1f}" for value in pair), change)
+def _total_row(table: Table, label: str, values: Sequence[float]) -> None:
+    change = f"{100 * (values[-1] / values[0] - 1):+.1f} %" if values[0] else ""
+    table.add_row(label, *(f"{value:.1f}" for value in values), change)
+
+
+def doubling_times(result: TestResult) -> list[int]:
+    """The steps 1, 2, 4, ... after the silence of a layer delay, and the last."""
+    silent = result.delay_steps if result.delay == "layer" else 0
+    powers = (2**k + silent for k in range(result.timesteps.bit_length()))
+    return sorted({step for step in powers if step < result.timesteps} | {result.timesteps})
 
 
 def iso_times(result: TestResult) -> list[int]:

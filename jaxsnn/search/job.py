@@ -27,7 +27,7 @@ from jaxsnn.search.space import Codec
 from jaxsnn.simulation.divergence import probabilities
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
-from jaxsnn.training.distillation import Distillation, distil, teacher_logits
+from jaxsnn.training.distillation import WEIGHT_RATE, Distillation, distil, teacher_logits
 
 WITH_STRATEGIES = ("scipy", "evosax", "jax")
 """Engines that know DE's strategies, mutation and crossover."""
@@ -223,25 +223,38 @@ def calibrated_start(
     # not the draw of the search or of the finalists, which would see what was fitted to them
     images = train.images[next(subsets(train.labels, settings.calibration_images, "fixed", settings.seed + 2))]
     steps = settings.timesteps - settings.dynamics.silent_steps(snn.network)
-    recipe = Recipe(timesteps=steps, comparison=settings.comparison, seed=settings.seed)
-    channels, _ = calibrate_for(snn, images, recipe, progress)
-    start = Start(*fold_channels(snn, channels))
+    recipe = Recipe(
+        timesteps=steps, reconstruct=settings.reconstruct, comparison=settings.comparison, seed=settings.seed
+    )
+    found = calibrate_for(snn, images, recipe, progress)
+    start = Start(*fold_channels(found.snn, found.channels))
     if not settings.distillation:
         return start
-    how = Distillation(steps, steps=settings.distillation, comparison=settings.comparison, seed=settings.seed)
+    how = distillation_of(settings, snn.network)
     layers = len(snn.network.layers)
 
     def advance(count: int, loss: float) -> None:
         if progress is not None:
             progress(count * layers)
 
-    count = min(settings.distillation * how.batch, len(train))  # each image once, as far as they go
+    count = min(how.steps * how.batch, len(train))  # each image once, as far as they go
     distilled = train.images[next(subsets(train.labels, count, "fixed", settings.seed + 3))]
-    _, channels = distil(snn, channels, distilled, how, advance)
+    trained, channels = distil(found.snn, found.channels, distilled, how, advance)
     # it helps where there is much to repair, and harms elsewhere: the search's own images decide
     judged = train.images[next(subsets(train.labels, settings.images, "fixed", settings.seed))]
-    return min(
-        (start, Start(*fold_channels(snn, channels))), key=lambda one: divergence_at(one, snn, judged, settings)
+    rivals = (start, Start(*fold_channels(trained, channels)))
+    return min(rivals, key=lambda one: divergence_at(one, snn, judged, settings))
+
+
+def distillation_of(settings: SearchSettings, network: Network) -> Distillation:
+    """How the settings distil, for the steps that are left of their timesteps after the layer delay."""
+    return Distillation(
+        settings.timesteps - settings.dynamics.silent_steps(network),
+        steps=settings.distillation,
+        batch=settings.distillation_batch,
+        weight_rate=WEIGHT_RATE if settings.distilled == "weights" else 0.0,
+        comparison=settings.comparison,
+        seed=settings.seed,
     )
 
 
@@ -264,5 +277,5 @@ def divergence_at(start: Start, teacher: SNN, images: np.ndarray, settings: Sear
 
 def calibration_work(settings: SearchSettings, network: Network) -> int:
     """Layers x images of ``calibrated_start``, for a progress bar."""
-    trained = settings.distillation * Distillation(1).batch * len(network.layers)
-    return work(network, settings.calibration_images) + trained
+    trained = settings.distillation * settings.distillation_batch * len(network.layers)
+    return work(network, settings.calibration_images, settings.reconstruct) + trained

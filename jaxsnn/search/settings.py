@@ -34,7 +34,7 @@ CALIBRATED_FIXED = (("threshold",), "normalised", 1.0, 0.0)
 class SearchSettings:
     """Everything that a search's result depends on, beside the network, the images and the arithmetic.
 
-    The defaults are those of the demonstration; ``jaxsnn.search.presets`` holds the rows of the paper's Table I.
+    The defaults are the preset "thresholds": the paper's way, and small. ``jaxsnn.search.presets`` holds the others.
     """
 
     seed: int = 0
@@ -89,10 +89,18 @@ class SearchSettings:
     start: Literal["percentile", "calibrated"] = "percentile"
     """Search thresholds from a percentile of the ANN's activations (the paper), or around a network whose
     thresholds, biases and initial membranes are first calibrated, channel by channel, for the timesteps."""
+    reconstruct: bool = False
+    """While calibrating, change each layer's weights so that they fit the spikes that really arrive, in closed form,
+    without labels."""
     distillation: int = 0
-    """Steps of gradient descent through the timesteps, on 32 training images each, that may bring a calibrated
-    network's thresholds, amplitudes, biases and initial membranes closer to the ANN; no labels, no weights. Taken
-    where it lowers the divergence on the search's images."""
+    """Steps of gradient descent through the timesteps, from what calibration found, that bring the spiking network
+    closer to the ANN; no labels. Taken where it lowers the divergence on the search's images. A few hundred do harm
+    rather than good; 2,000 take half a minute on an H100 (VGG15, T = 4) and hours on a CPU."""
+    distillation_batch: int = 128
+    """Training images of each of these steps, with random crops and flips."""
+    distilled: Literal["channels", "weights"] = "channels"
+    """What these steps train: the thresholds, amplitudes, biases and initial membranes of all channels, or the
+    weights, too."""
     percentile: float = 99.7
     """Percentile of the ANN's activations that is the baseline's threshold."""
     std: float = 0.15
@@ -158,7 +166,15 @@ class SearchSettings:
     def checked(self) -> Self:
         """The same settings; raises ``UserError`` where one is out of its range or contradicts another."""
         counts = dict.fromkeys(("generations", "images", "finalists", "limit_images", "calibration_images"), 1)
-        at_least(self, seed=0, distillation=0, population=4, timesteps=2 if self.paper_cost else 1, **counts)
+        at_least(
+            self,
+            seed=0,
+            distillation=0,
+            distillation_batch=1,
+            population=4,
+            timesteps=2 if self.paper_cost else 1,
+            **counts,
+        )
         at_most(self, population=MOST, timesteps=MOST, finalists=LEADERS)
         in_range(self, "[0, inf)", *WEIGHTS, "std", "tol")
         in_range(self, "(0.5, 1]", "race")
@@ -180,6 +196,10 @@ class SearchSettings:
             raise UserError(
                 f"{named(self, 'divergence')} compares with the ANN on clean images: leave it or "
                 f"{named(self, 'attack')} out"
+            )
+        if self.reconstruct and self.start != "calibrated":
+            raise UserError(
+                f"{named(self, 'reconstruct')} is a part of {named(self, 'start')} calibrated: give that too"
             )
         if self.distillation and self.start != "calibrated":
             raise UserError(

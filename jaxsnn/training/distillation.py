@@ -23,9 +23,14 @@ from jaxsnn.networks.forward import ann_forward, preprocess
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.simulation.surrogate import spike
+from jaxsnn.training.loop import augment
 
 STARTS = (-1.0, 2.0)
 """Where initial membranes are held, in thresholds."""
+RATE = 4e-2
+"""Adam's for the channels, times T."""
+WEIGHT_RATE = 1e-4
+"""Adam's for the weights, where they are trained."""
 WARM_UP = 0.1
 """Share of the steps in which the rate rises."""
 CHUNK = 100
@@ -38,20 +43,23 @@ class Distillation:
     Attributes:
         steps, batch: of gradient descent, and images in each.
         rate: Adam's at its highest: of logarithms of thresholds and amplitudes, and of biases and starts in
-            thresholds. 3e-2 ended 1.8 points above 1e-2 (embedded network, T = 4, 200 steps of 64, 500 images).
+            thresholds. None: 4e-2 / T, a step of the rate being a threshold / T.
         weight_rate: Adam's for the weights; 0 leaves them alone.
         mean_weight: of the divergence's mean over t = 1..T, beside the one at T.
+        augmented: train on random crops and flips of the images, as ANNs are trained (``jaxsnn.training.loop``). An
+            ANN is surer on the images that it was trained on than on others; these are between the two.
         scale: of the surrogate's derivative.
         comparison: of the neuron, ">" or ">=".
-        seed: draws the batches.
+        seed: draws the batches, crops and flips.
     """
 
     timesteps: int
-    steps: int = 120
-    batch: int = 32
-    rate: float = 3e-2
+    steps: int = 2000
+    batch: int = 128
+    rate: float | None = None
     weight_rate: float = 0.0
     mean_weight: float = 0.3
+    augmented: bool = True
     scale: float = 1.0
     comparison: str = ">"
     seed: int = 0
@@ -87,15 +95,14 @@ def distil(
         raise UserError("distillation needs at least one image")
     network = snn.network
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
-    teacher = teacher_logits(snn, images)
     base = _Base.of(network, channels)
     trained = {"channels": base.zeros()} | ({"weights": params} if how.weight_rate else {})
     optimizer = _optimizer(how)
-    step = _make_step(network, how, base, optimizer, params)
+    step = _make_step(network, how, base, optimizer)
     state = optimizer.init(trained)
     draws = _batches(len(images), min(how.batch, len(images)), how.seed)
-    for _, batch in zip(range(how.steps), draws):
-        trained, state, loss = step(trained, state, images[batch], teacher[batch])
+    for key, batch in zip(jax.random.split(jax.random.key(how.seed), how.steps), draws):
+        trained, state, loss = step(trained, state, params, images[batch], key)
         if progress is not None:
             progress(len(batch), float(loss))
     found = jax.tree.map(lambda part: np.asarray(part, np.float64), base.channels(trained["channels"]))
@@ -171,14 +178,15 @@ def _optimizer(how: Distillation) -> optax.GradientTransformation:
         schedule = optax.cosine_onecycle_schedule(max(2, how.steps), rate, WARM_UP, 10, 100)
         return optax.adam(schedule, b2=0.99, eps=1e-12)
 
-    kinds: dict[Hashable, optax.GradientTransformation] = {"channels": adam(how.rate)}
+    rate = RATE / how.timesteps if how.rate is None else how.rate
+    kinds: dict[Hashable, optax.GradientTransformation] = {"channels": adam(rate)}
     if how.weight_rate:
         kinds["weights"] = adam(how.weight_rate)
     return optax.multi_transform(kinds, {name: name for name in kinds})
 
 
-def _make_step(network: Network, how: Distillation, base: _Base, optimizer, params: dict) -> Callable:
-    def loss(trained: dict, images: jax.Array, teacher: jax.Array) -> jax.Array:
+def _make_step(network: Network, how: Distillation, base: _Base, optimizer) -> Callable:
+    def loss(trained: dict, params: dict, images: jax.Array, teacher: jax.Array) -> jax.Array:
         channels = base.channels(trained["channels"])
         scores = channel_scores(network, trained.get("weights", params), channels, images, how)
         logits = scores / jnp.arange(1, how.timesteps + 1, dtype=scores.dtype)[:, None, None]
@@ -186,8 +194,11 @@ def _make_step(network: Network, how: Distillation, base: _Base, optimizer, para
         return found[-1] + how.mean_weight * found.mean()
 
     @functools.partial(jax.jit, donate_argnums=1)
-    def step(trained, state, images, teacher):
-        value, gradient = jax.value_and_grad(loss)(trained, images, teacher)
+    def step(trained, state, params, images, key):
+        if how.augmented:
+            images = augment(key, images)
+        teacher = ann_forward(network, params, images)[-1]
+        value, gradient = jax.value_and_grad(loss)(trained, params, images, teacher)
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(trained, updates), state, value
 

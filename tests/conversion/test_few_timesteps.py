@@ -142,7 +142,8 @@ def test_layers_joined_without_a_kernel_share_a_shape():
 def test_residual_networks_can_be_calibrated_and_distilled():
     """An identity and a strided shortcut: layers that share a shape keep sharing it."""
     snn, images = dyadic("residual")
-    channels, fits = calibrate_for(snn, images, Recipe(3, sweeps=1))
+    found = calibrate_for(snn, images, Recipe(3, sweeps=1, reconstruct=True))
+    snn, channels, fits = found.snn, found.channels, found.fits
     folded, genes = fold_channels(snn, channels)
     assert all(fit.squared_error <= fit.before[1] for fit in fits)
     assert np.isfinite(record(folded, genes, images[:2], 3)[2]).all()
@@ -150,15 +151,16 @@ def test_residual_networks_can_be_calibrated_and_distilled():
     fold_channels(snn, trained)
 
 
-@pytest.mark.parametrize("name", ["pool_after", "bias"])
+@pytest.mark.parametrize("name, reconstruct", [("pool_after", False), ("bias", False), ("pool_before", True)])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_calibration_comes_closer_to_the_ann(name, steps):
+def test_calibration_comes_closer_to_the_ann(name, reconstruct, steps):
     snn, images = dyadic(name)
     seen = []
-    channels, fits = calibrate_for(snn, images, Recipe(steps), seen.append)
-    assert sum(seen) == work(snn.network, len(images))
+    found = calibrate_for(snn, images, Recipe(steps, reconstruct=reconstruct), seen.append)
+    channels, fits = found.channels, found.fits
+    assert sum(seen) == work(snn.network, len(images), reconstruct)
     assert all(fit.squared_error <= fit.before[1] * (1 + 1e-6) for fit in fits)
-    folded, genes = fold_channels(snn, channels)
+    folded, genes = fold_channels(found.snn, channels)
     scores = record(folded, genes, images, steps)[2][0, -1] / steps
     # the read-out's bias takes its mean error back
     assert np.allclose(scores.mean(0), teacher_logits(snn, images).mean(0), atol=1e-4)
@@ -166,7 +168,7 @@ def test_calibration_comes_closer_to_the_ann(name, steps):
 
 def test_calibration_gives_the_same_bits_again():
     snn, images = dyadic("bias")
-    one, other = (calibrate_for(snn, images, Recipe(4))[0] for _ in range(2))
+    one, other = (calibrate_for(snn, images, Recipe(4)).channels for _ in range(2))
     for name in vars(one):
         assert all(np.array_equal(a, b) for a, b in zip(getattr(one, name), getattr(other, name)))
 
@@ -196,7 +198,7 @@ def test_dead_channels_stay_silent():
     params["conv1.kernel"] = params["conv1.kernel"].copy()
     params["conv1.kernel"][..., 0] = 0
     params["conv1.bias"] = np.array([-1, 0.5, 0.5, 0.5], np.float32)
-    channels, _ = calibrate_for(SNN(snn.network, params), images, Recipe(4))
+    channels = calibrate_for(SNN(snn.network, params), images, Recipe(4)).channels
     folded, genes = fold_channels(SNN(snn.network, params), channels)
     spikes = record(folded, genes, images, 4)[1][0]
     assert not spikes[..., 0].any() and np.isfinite(channels.thresholds[0]).all()
@@ -227,7 +229,7 @@ def test_bad_recipes(bad):
 
 def test_networks_without_biases_get_them():
     snn, images = dyadic("pool_before")
-    folded, _ = fold_channels(snn, calibrate_for(snn, images, Recipe(4))[0])
+    folded, _ = fold_channels(snn, calibrate_for(snn, images, Recipe(4)).channels)
     assert set(shapes_of(folded.network)) == set(folded.params)
     assert any(name.endswith(".bias") for name in folded.params)
     assert shapes_of(with_bias(snn.network)).keys() <= shapes_of(with_bias(folded.network)).keys()

@@ -26,7 +26,9 @@ SMALL = {
     "gamma": 0.0,
     "area": 0.0,
     "limit": 0.0,
+    "reconstruct": True,
     "distillation": 2,
+    "distillation_batch": 4,
 }
 """The cost of the preset few."""
 
@@ -35,7 +37,7 @@ def test_the_start_competes_and_nothing_worse_is_returned():
     snn, images = dyadic_snn("bias"), dyadic_images(12)
     labels = np.arange(12, dtype=np.int32) % 3
     train = data.Dataset(np.repeat(images, 1, 0), labels, ("a", "b", "c"), "small", "train", "a test")
-    start = Start(*fold_channels(snn, calibrate_for(snn, images, Recipe(3))[0]))
+    start = Start(*fold_channels(snn, calibrate_for(snn, images, Recipe(3)).channels))
     settings = SearchSettings(
         population=6, generations=3, images=12, timesteps=3, delay="none", finalists=1, **SMALL
     ).checked()
@@ -52,7 +54,7 @@ def test_the_start_competes_and_nothing_worse_is_returned():
 
 def test_the_vector_of_ones_and_zeros_is_the_start():
     snn, images = dyadic_snn("bias"), dyadic_images(12)
-    genes = fold_channels(snn, calibrate_for(snn, images, Recipe(3))[0])[1]
+    genes = fold_channels(snn, calibrate_for(snn, images, Recipe(3)).channels)[1]
     around = Around(genes)
     np.testing.assert_array_equal(around.baseline().threshold, genes.threshold)
     np.testing.assert_allclose(around.baseline().v0, genes.v0)
