@@ -8,15 +8,16 @@ import pytest
 from rich.console import Console
 
 from benchmarks import few_timesteps
-from benchmarks.few import ftbc, iteration, ltb, mmse, percentile, snnc
+from benchmarks.few import ftbc, iteration, ltb, mmse, ours, percentile, snnc
 from benchmarks.few.layerwise import Walk, ann_means, neurons_of, right_answers, simulate
-from benchmarks.few.methods import methods
+from benchmarks.few.methods import RIVALS, methods
 from benchmarks.few.task import Task, alike
 from benchmarks.few_timesteps import Config, Inputs, draw, run, table_of
 from data import Dataset
 from helpers.networks import NETWORKS, PLAIN, dyadic_images, dyadic_snn, with_bias
 from helpers.reference import apply_edge, normalise
 from jaxsnn.conversion.channels import fold_channels, groups
+from jaxsnn.conversion.few_timesteps import Recipe
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import layer_shapes, shapes_of
@@ -257,22 +258,47 @@ def test_a_channel_that_is_never_active_stays_silent():
         assert not record(folded, genes, task.images, 4)[1][0][..., 0].any()
 
 
+def test_each_piece_of_ours_is_changed_alone(monkeypatch):
+    """A row differs from ours in one field of the recipe, and all but the numbers and the seed have rows."""
+    seen = {}
+    monkeypatch.setattr(ours, "calibrate_for", lambda snn, images, recipe: seen.setdefault("recipe", recipe))
+    changed = set()
+    for name, method in ours.rows().items():
+        seen.clear()
+        with pytest.raises(AttributeError):  # a recipe is no calibration
+            method(a_task(seed=3))
+        usual = Recipe(4, seed=3)
+        differs = {
+            f.name for f in dataclasses.fields(Recipe) if getattr(seen["recipe"], f.name) != getattr(usual, f.name)
+        }
+        assert len(differs) == (name != "ours")
+        changed |= differs
+    assert changed == {f.name for f in dataclasses.fields(Recipe)} - {"timesteps", "sweeps", "comparison", "seed"}
+
+
 def test_all_rows_run_and_are_read_again(monkeypatch, tmp_path):
     snn, images = drawn_snn(CHAIN), dyadic_images(12)
     labels, classes = (np.arange(12) % 3).astype(np.int32), ("a", "b", "c")
     train = Dataset(images, labels, classes, "drawn", "train", "drawn")
+    rows = (*RIVALS, "ours")
     config = Config(
-        timesteps=(4,), images=12, ltb_batches=2, ftbc_rounds=1, precision="float32", json=tmp_path / "few.json"
+        timesteps=(4,),
+        images=12,
+        rows=rows,
+        ltb_batches=2,
+        ftbc_rounds=1,
+        precision="float32",
+        json=tmp_path / "few.json",
     )
     inputs = Inputs(snn, train, train, config.settings() | {"test_images": 12})
     quiet = Console(quiet=True)
     report = run(config, inputs, quiet)
-    assert [row["row"] for row in report["rows"]] == list(methods())
+    assert tuple(row["row"] for row in report["rows"]) == rows
     for row in report["rows"]:
         assert len(row["accuracy"]) == 4 and 0 <= row["accuracy"][-1] <= 1 and row["seconds"] > 0
-    shown = table_of(config, report, {name: title for name, (title, _) in methods().items()})
-    assert shown.row_count == len(methods())
-    draw(config, report, {name: title for name, (title, _) in methods().items()}, tmp_path / "few.png")
+    titles = {name: methods()[name][0] for name in rows}
+    assert table_of(config, report, titles).row_count == len(rows)
+    draw(config, report, titles, tmp_path / "few.png")
     assert (tmp_path / "few.png").read_bytes().startswith(b"\x89PNG")
 
     def fail(*arguments):
