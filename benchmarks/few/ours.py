@@ -9,7 +9,8 @@ import functools
 from typing import Any
 
 from benchmarks.few.task import Converted, Method, Task
-from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for
+from jaxsnn.conversion.channel_fit import Recipe
+from jaxsnn.conversion.few_timesteps import calibrate_for
 
 
 def pieces() -> dict[str, dict[str, Any]]:

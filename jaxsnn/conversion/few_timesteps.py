@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.conversion.channel_fit import Cells, Recipe, fit_layer, mmse_thresholds, simulate
 from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, positions
 from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
@@ -39,56 +40,6 @@ SAMPLE = 8192
 REBUILT = 16_384
 """Most values that a layer's weights are fitted to, and most numbers in these, which bounds memory: 128 MB."""
 REBUILT_NUMBERS = 1 << 25
-MOST_TIMESTEPS = 1024
-GRID = 1 - 0.01 * np.arange(95)
-"""Thresholds that are tried, as fractions of the largest activation (Li et al.)."""
-NARROW = 1e-3
-"""Least threshold of a channel, relative to its layer's largest: below, it would blow up its row of weights."""
-START = 0.5
-"""Initial membrane at first: with it an even current's spikes are its rounded value."""
-STARTS = (-1.0, 2.0)
-"""Range of the initial membrane, in thresholds. Within [0, 1) errors were a little larger."""
-SPREAD = {"threshold": 0.5, "bias": 0.4, "start": 0.4}
-"""Half the width of what is tried at first: of the threshold's logarithm, and of the others in thresholds."""
-SHRINK = 0.6
-"""Factor on that width from sweep to sweep."""
-POINTS = 11
-"""Values that are tried for each number in a sweep."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is calibrated, for ``timesteps`` T without layer delay.
-
-    Attributes:
-        channels: a threshold for each channel; otherwise for each layer.
-        correct: take the mean error of each channel back by its bias, before the descent and in the read-out.
-        descend: what is chosen for each channel on its actual currents by coordinate descent, any of "threshold",
-            "bias" and "start".
-        amplitudes: let a spike be worth what fits best, rather than its threshold.
-        reconstruct: change each layer's weights so that they fit the spikes that really arrive
-            (``jaxsnn.conversion.reconstruction``).
-        sweeps: of the descent.
-        comparison: of the neuron, ">" or ">=".
-        seed: draws the values that channels are fitted to where there are more than ``SAMPLE``.
-    """
-
-    timesteps: int
-    channels: bool = True
-    correct: bool = True
-    descend: tuple[str, ...] = ("threshold", "bias", "start")
-    amplitudes: bool = True
-    reconstruct: bool = False
-    sweeps: int = 4
-    comparison: str = ">"
-    seed: int = 0
-
-    def __post_init__(self):
-        if not 1 <= self.timesteps <= MOST_TIMESTEPS:
-            raise UserError(f"calibration is for {self.timesteps} timesteps, expected 1 to {MOST_TIMESTEPS}")
-        unknown = [name for name in self.descend if name not in SPREAD]
-        if unknown:
-            raise UserError(f"cannot calibrate {unknown[0]!r}: any of {', '.join(SPREAD)}")
 
 
 @dataclass(frozen=True)
@@ -205,12 +156,6 @@ def work(network: Network, images: int, reconstruct: bool = False) -> int:
     return (2 * len(network.spiking) + 2 + more) * images
 
 
-class Cells(tuple):
-    """One layer's (threshold, amplitude, bias, start), (C,) each."""
-
-    amplitude = property(lambda self: self[1])
-
-
 def _places(network: Network, index: int, images: int, recipe: Recipe) -> np.ndarray:
     """Which (image, position) of a layer are looked at, as sorted numbers image * positions + position."""
     most, layer = SAMPLE, network.layers[index]
@@ -303,9 +248,9 @@ def _sampled(
 
 def _reconstruct(gather: Callable, layer, error: np.ndarray, places: np.ndarray, biased: bool) -> dict:
     """The layer's kernels, changed by what takes the ``error`` (S, C) of its sums back."""
-    _, _, timesteps, params, images, trains, amplitudes = gather.args
+    network, _, _, params, images, trains, amplitudes = gather.args
     edges, parts = rebuilt(layer), []
-    shapes = layer_shapes(gather.args[0])
+    shapes = layer_shapes(network)
     for part in _chunks(len(images)):
         found = []
         for edge in edges:
@@ -349,42 +294,8 @@ def _fire(gather: Callable, cell: Cells, recipe: Recipe, path: Path, advance) ->
 
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def _spikes(drive, theta, amplitude, bias, start, timesteps, comparison):
-    _, spikes = _simulate(drive, theta, bias, start, timesteps, comparison)
+    _, spikes = simulate(drive, theta, bias, start, timesteps, comparison)
     return jnp.packbits(spikes.reshape(*spikes.shape[:2], -1), axis=-1)
-
-
-def _simulate(drive, theta, bias, start, timesteps, comparison):
-    """Spike counts (..., C) and spikes (T, ..., C) of neurons under a drive (T or 1, ..., C)."""
-    v = jnp.broadcast_to(start * theta, drive.shape[1:])
-    count, spikes = jnp.zeros(drive.shape[1:]), []
-    for t in range(timesteps):
-        v = v + (drive[t if len(drive) > 1 else 0] + bias)
-        fired = v >= theta if comparison == ">=" else v > theta
-        v = v - jnp.where(fired, theta, 0)
-        count = count + fired
-        spikes.append(fired)
-    return count, jnp.stack(spikes)
-
-
-def mmse_thresholds(activations: np.ndarray, timesteps: int) -> np.ndarray:
-    """Thresholds (C,) with the least squared error of half-full neurons under an even current, of a grid.
-
-    Activations (S, C) are the ANN's. A channel that is never active gets the largest threshold of its layer, so
-    that it stays silent, and none gets less than ``NARROW`` of that.
-    """
-    top = activations.max(0)
-    error = np.asarray(_mmse_errors(jnp.asarray(activations), jnp.asarray(top), timesteps))
-    theta = np.where(top > 0, top * GRID[error.argmin(0)], 0)
-    return np.where(top > 0, np.maximum(theta, NARROW * theta.max()), theta.max()).astype(np.float64)
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _mmse_errors(activations, top, timesteps):
-    def one(fraction):
-        unit = jnp.maximum(top * fraction, jnp.finfo(jnp.float32).tiny) / timesteps
-        return ((unit * jnp.clip(jnp.floor(activations / unit + START), 0, timesteps) - activations) ** 2).sum(0)
-
-    return jax.lax.map(one, jnp.asarray(GRID, jnp.float32))
 
 
 def _group_shapes(network: Network, targets: Sequence[np.ndarray], recipe: Recipe) -> list[np.ndarray | None]:
@@ -402,96 +313,3 @@ def _group_shapes(network: Network, targets: Sequence[np.ndarray], recipe: Recip
             each = [mmse_thresholds(targets[m], recipe.timesteps) for m in members]
             shapes[index] = np.exp(np.mean([np.log(theta / theta.mean()) for theta in each], 0))
     return shapes
-
-
-def fit_layer(
-    currents: np.ndarray, targets: np.ndarray, recipe: Recipe, shape: np.ndarray | None = None, biased: bool = True
-) -> tuple[Cells, tuple[float, float], tuple[float, float]]:
-    """Neurons of one layer for currents (T or 1, S, C) that should bring out activations ``targets`` (S, C).
-
-    Args:
-        shape: what thresholds must be proportional to; None: nothing.
-        biased: whether the layer can have a bias.
-
-    Returns:
-        the cells, and (bias_error, squared_error) of ``LayerFit`` before the descent and after.
-    """
-    channels = targets.shape[1]
-    fixed = (jnp.asarray(currents), jnp.asarray(targets), recipe.timesteps, recipe.comparison)
-    free = recipe.amplitudes and shape is None
-    if shape is None:
-        theta = mmse_thresholds(targets, recipe.timesteps)
-    else:
-        scaled = np.asarray(targets / shape).reshape(-1, 1)  # one number for the whole layer
-        theta = mmse_thresholds(scaled, recipe.timesteps)[0] * shape
-    bias, start = np.zeros(channels), np.full(channels, START)
-    correct = recipe.correct and biased
-    for _ in range(2 if correct else 0):
-        bias = bias - np.asarray(_mean_errors(*_float(theta, bias, start), *fixed))
-    before = _quality(theta, bias, start, fixed, False)
-    names = [name for name in recipe.descend if biased or name != "bias"]
-    for sweep in range(recipe.sweeps):
-        width = SHRINK**sweep
-        for name in names:
-            together = name == "threshold" and shape is not None
-            theta, bias, start = _coordinate(theta, bias, start, name, width, fixed, free, together)
-    amplitude = np.asarray(_errors(*_float(theta, bias, start), *fixed, free)[1], np.float64)
-    amplitude = amplitude if free else theta
-    return Cells((theta, amplitude, bias, start)), before, _quality(theta, bias, start, fixed, free)
-
-
-def _float(*parts: np.ndarray) -> tuple:
-    return tuple(np.asarray(part, np.float32) for part in parts)
-
-
-def _coordinate(theta, bias, start, name: str, width: float, fixed, free: bool, together: bool) -> tuple:
-    """The best of some values of one number for each channel, or of one factor for all ``together``."""
-    steps = (np.linspace(-1, 1, POINTS) * width * SPREAD[name])[:, None]
-    tried = [np.broadcast_to(part, (POINTS, len(part))) for part in (theta, bias, start)]
-    if name == "threshold":
-        tried[0] = theta * np.exp(steps)
-    elif name == "bias":
-        tried[1] = bias + steps * theta
-    else:
-        tried[2] = np.clip(start + steps, *STARTS)
-    error = np.asarray(_try_all(*_float(*tried), *fixed, free), np.float64)
-    if together:
-        error = np.broadcast_to(error.sum(1, keepdims=True), error.shape)
-    # of equals the one nearest to what was there, which is in the middle
-    order = np.argsort(np.abs(steps[:, 0]), kind="stable")
-    best = order[error[order].argmin(0)]
-    return tuple(np.take_along_axis(part, best[None], 0)[0] for part in tried)
-
-
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _try_all(theta, bias, start, currents, targets, timesteps, comparison, free):
-    """Squared errors (K, C) of K candidates (K, C)."""
-    return jax.lax.map(
-        lambda one: _errors(*one, currents, targets, timesteps, comparison, free)[0], (theta, bias, start)
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _errors(theta, bias, start, currents, targets, timesteps, comparison, free):
-    """Per channel the squared error, the amplitude (the best where it is ``free``), and the mean error."""
-    rate = _simulate(currents, theta, bias, start, timesteps, comparison)[0] / timesteps
-    amplitude = theta
-    if free:
-        best = (rate * targets).sum(0) / jnp.maximum((rate * rate).sum(0), jnp.finfo(jnp.float32).tiny)
-        amplitude = jnp.where(best > 0, best, theta)
-    error = amplitude * rate - targets
-    return (error * error).sum(0), amplitude, error.mean(0)
-
-
-def _mean_errors(theta, bias, start, *fixed):
-    return _errors(theta, bias, start, *fixed, False)[2]
-
-
-def _quality(theta, bias, start, fixed, free: bool) -> tuple[float, float]:
-    """Bias error and squared error, as in ``LayerFit``."""
-    squared, _, mean = (
-        np.asarray(part, np.float64) for part in _errors(*_float(theta, bias, start), *fixed, free)
-    )
-    targets = np.asarray(fixed[1], np.float64)
-    power = (targets**2).mean()
-    return float(np.sqrt((mean**2).mean() / power)), float(squared.sum() / targets.size / power)

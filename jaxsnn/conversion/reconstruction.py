@@ -1,9 +1,10 @@
 """Weights of one layer, chosen so that the spikes that really arrive bring out what the ANN's activations did.
 
 What a layer receives is its input's spikes, averaged over T steps: the ANN's activations, rounded, shifted and
-correlated in other ways. The least change of the kernel that takes the error of the sums back is a ridge regression
-of that error on the layer's actual inputs, in closed form and without labels. The local reconstruction of rounded
-networks (BRECQ, Li et al., ICLR 2021; GPTQ's compensation, Frantar et al., ICLR 2023) minimises the same error.
+correlated in other ways. The least change of the kernel that takes the error of the sums back is a ridge
+regression of that error on the layer's actual inputs, in closed form and without labels. The local reconstruction
+of rounded networks (BRECQ, Li et al., ICLR 2021; GPTQ's compensation, Frantar et al., ICLR 2023) minimises the
+same error.
 """
 
 import math

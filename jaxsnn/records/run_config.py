@@ -56,28 +56,6 @@ class DataOptions:
         """What ``data.load`` is told about sizes."""
         return {"size": "auto" if self.image_size is None else self.image_size, "resize": self.resize}
 
-    image_size: int | None = None
-    """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: 224, or
-    their own where all are squares of one smaller size."""
-    resize: int | None = None
-    """Length of their shorter side before they are cropped; default: 8 / 7 of --image-size."""
-
-    def load(
-        self,
-        split: str,
-        limit: int | None = None,
-        keep: int = KEPT,
-        progress: Callable[[float], object] | None = None,
-    ) -> Dataset:
-        """One split of the images; see ``data.load``."""
-        return data.load(
-            self.data, split, self.data_dir, limit=limit, keep=keep, progress=progress, **self.geometry()
-        )
-
-    def geometry(self) -> dict[str, Any]:
-        """What ``data.load`` is told about sizes."""
-        return {"size": "auto" if self.image_size is None else self.image_size, "resize": self.resize}
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):

@@ -11,8 +11,9 @@ import data
 import evo
 from jaxsnn.analysis.latency import latency
 from jaxsnn.conversion.calibration import Calibration, calibrate
+from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.channels import fold_channels
-from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for, work
+from jaxsnn.conversion.few_timesteps import calibrate_for, work
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN, Genes, check_genes

@@ -34,7 +34,8 @@ CALIBRATED_FIXED = (("threshold",), "normalised", 1.0, 0.0)
 class SearchSettings:
     """Everything that a search's result depends on, beside the network, the images and the arithmetic.
 
-    The defaults are the preset "thresholds": the paper's way, and small. ``jaxsnn.search.presets`` holds the others.
+    The defaults are the preset "thresholds": the paper's way, and small. ``jaxsnn.search.presets`` holds the
+    others.
     """
 
     seed: int = 0
@@ -90,12 +91,12 @@ class SearchSettings:
     """Search thresholds from a percentile of the ANN's activations (the paper), or around a network whose
     thresholds, biases and initial membranes are first calibrated, channel by channel, for the timesteps."""
     reconstruct: bool = False
-    """While calibrating, change each layer's weights so that they fit the spikes that really arrive, in closed form,
-    without labels."""
+    """While calibrating, change each layer's weights so that they fit the spikes that really arrive, in closed
+    form, without labels."""
     distillation: int = 0
     """Steps of gradient descent through the timesteps, from what calibration found, that bring the spiking network
-    closer to the ANN; no labels. Taken where it lowers the divergence on the search's images. A few hundred do harm
-    rather than good; 2,000 take half a minute on an H100 (VGG15, T = 4) and hours on a CPU."""
+    closer to the ANN; no labels. Taken where it lowers the divergence on the search's images. A hundred do more
+    harm than good; 2,000 take half a minute on an H100 (VGG15, T = 4) and hours on a CPU."""
     distillation_batch: int = 128
     """Training images of each of these steps, with random crops and flips."""
     distilled: Literal["channels", "weights"] = "channels"

@@ -46,8 +46,8 @@ class Distillation:
             thresholds. None: 4e-2 / T, a step of the rate being a threshold / T.
         weight_rate: Adam's for the weights; 0 leaves them alone.
         mean_weight: of the divergence's mean over t = 1..T, beside the one at T.
-        augmented: train on random crops and flips of the images, as ANNs are trained (``jaxsnn.training.loop``). An
-            ANN is surer on the images that it was trained on than on others; these are between the two.
+        augmented: train on random crops and flips of the images, as ANNs are trained. An ANN is surer on the
+            images that it was trained on than on others; these are between the two.
         scale: of the surrogate's derivative.
         comparison: of the neuron, ">" or ">=".
         seed: draws the batches, crops and flips.

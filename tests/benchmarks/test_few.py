@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from io import StringIO
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from data import Dataset
 from helpers.networks import NETWORKS, PLAIN, dyadic_images, dyadic_snn, with_bias
 from helpers.reference import apply_edge, normalise
 from jaxsnn.conversion.channels import fold_channels, groups
-from jaxsnn.conversion.few_timesteps import Recipe
+from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import layer_shapes, shapes_of
@@ -309,6 +310,10 @@ def test_all_rows_run_and_are_read_again(monkeypatch, tmp_path):
     with pytest.raises(AssertionError, match="run again"):
         run(dataclasses.replace(config, timesteps=(4, 5)), inputs, quiet)
     assert json.loads(config.json.read_text())["rows"] == report["rows"]
+    monkeypatch.setattr(few_timesteps, "code", lambda: "changed")
+    said = Console(file=StringIO(), width=200)
+    run(config, inputs, said)
+    assert f"{len(rows)} rows of {config.json} are from other code" in said.file.getvalue().replace("\n", "")
     others = dataclasses.replace(inputs, identity=inputs.identity | {"images": 30})
     with pytest.raises(UserError, match=r"rows with images 12, not 30: choose another --json"):
         run(config, others, quiet)

@@ -7,8 +7,9 @@ import pytest
 
 from helpers.networks import BACKENDS, NETWORKS, with_bias
 from helpers.reference import simulate as reference
+from jaxsnn.conversion.channel_fit import Recipe, fit_layer, mmse_thresholds
 from jaxsnn.conversion.channels import Channels, fold_channels, groups, of_genes
-from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for, fit_layer, mmse_thresholds, work
+from jaxsnn.conversion.few_timesteps import calibrate_for, work
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, layer_shapes, shapes_of
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes

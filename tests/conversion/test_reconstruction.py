@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from helpers.networks import NETWORKS, dyadic_images, dyadic_snn
+from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.channels import maps_of
-from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for
+from jaxsnn.conversion.few_timesteps import calibrate_for
 from jaxsnn.conversion.reconstruction import (
     correction,
     fan_in,
@@ -53,7 +54,7 @@ def test_an_error_that_the_inputs_explain_is_taken_back():
 
 
 def test_noise_changes_nothing_much_and_silence_nothing():
-    """An error that has nothing to do with the inputs is left alone; so are weights on inputs that are all zero."""
+    """An error that has nothing to do with the inputs is left alone; so are weights on silent inputs."""
     rng = np.random.default_rng(2)
     inputs, noise = rng.normal(size=(400, 50)), rng.normal(size=(400, 2))
     assert np.abs(correction(inputs, noise, centred=False)).max() < 0.1

@@ -7,8 +7,9 @@ import data
 from helpers.networks import dyadic_images, dyadic_snn
 from helpers.runs import config_of, interrupted
 from jaxsnn.conversion.calibration import calibrate
+from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.channels import fold_channels
-from jaxsnn.conversion.few_timesteps import Recipe, calibrate_for
+from jaxsnn.conversion.few_timesteps import calibrate_for
 from jaxsnn.errors import UserError
 from jaxsnn.evaluate import EvaluateConfig, evaluate
 from jaxsnn.optimize import OptimizeConfig, optimize
