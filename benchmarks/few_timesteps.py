@@ -15,6 +15,7 @@ With `--json` each row is kept as soon as it is there, and read when the command
 methods over T lies beside it.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from benchmarks.few.layerwise import neurons_of, right_answers
 from benchmarks.few.methods import methods
 from benchmarks.few.task import Converted, Method, Task
 from jaxsnn.analysis.comparison import ann_right
-from jaxsnn.cli.command import progress_bar
+from jaxsnn.cli.command import progress_bar, warn
 from jaxsnn.cli.options import DataOptions, DebugOptions, WeightsOptions
 from jaxsnn.conversion.channels import fold_channels
 from jaxsnn.conversion.loading import check_data, load_snn
@@ -41,11 +42,13 @@ from jaxsnn.networks.spiking import SNN, Dynamics
 from jaxsnn.reports.few_figures import accuracy_over_timesteps
 from jaxsnn.runtime.checks import at_least, at_most
 from jaxsnn.runtime.files import plain, read_json, write_json
-from jaxsnn.runtime.provenance import describe_device, versions
+from jaxsnn.runtime.provenance import code_digest, describe_device, versions
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
 
 MOST_TIMESTEPS = 256
+CODE = ("benchmarks/few", "jaxsnn/conversion", "jaxsnn/networks", "jaxsnn/simulation")
+"""What a row depends on."""
 HERE = "float32, layer by layer"
 
 
@@ -131,6 +134,13 @@ def held_rows(path: Path | None, identity: dict[str, Any]) -> list[dict]:
     return held["rows"]
 
 
+@functools.cache
+def code() -> str:
+    """A hash of the sources that a row depends on."""
+    root = Path(__file__).parents[1]
+    return code_digest({name: root / name for name in CODE})
+
+
 def measure(inputs: Inputs, name: str, method: Method, task: Task) -> dict[str, Any]:
     """One row: the conversion, timed, and its accuracy after each step."""
     started = clock.seconds()
@@ -147,6 +157,7 @@ def measure(inputs: Inputs, name: str, method: Method, task: Task) -> dict[str, 
         "images": len(task.images),
         "simulated": simulated,
         "note": converted.note,
+        "code": code(),
         "test_seconds": clock.seconds() - started,
         "layers": [asdict(layer) for layer in converted.layers],
     }
@@ -182,6 +193,9 @@ def run(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
     """Run the rows that are missing and keep each; returns the report with all that the file holds."""
     wanted = chosen(config)
     rows = held_rows(config.json, inputs.identity)
+    stale = sum(row["code"] != code() for row in rows)
+    if stale:
+        warn(console, f"{stale} rows of {config.json} are from other code: delete the file to run all again")
     there = {(row["row"], row["timesteps"], row["seed"]) for row in rows}
     snn, test = inputs.snn, inputs.test
     report = {
