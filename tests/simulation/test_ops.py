@@ -25,7 +25,7 @@ from jaxsnn.networks.description import (
 )
 from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.simulation.events.lowering import available, lower_integers
+from jaxsnn.simulation.events.lowering import available, lower_float, lower_integers
 from jaxsnn.simulation.integers import quantize
 from jaxsnn.simulation.observe import observe_images
 from jaxsnn.simulation.plan import Plan
@@ -127,6 +127,24 @@ def test_merged_weights_beyond_16_bits_are_still_exact(kernel, window, first, se
     spikes, _ = integer_reference(snn, theta[0], images, STEPS, 0)
     for backend in BACKENDS:
         found, _ = found_by(backend, snn, theta, images, "int8")
+        np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
+
+
+@pytest.mark.skipif(not available(), reason="Numba is not installed")
+@pytest.mark.parametrize("ops", [(Conv("d", 128, (3, 2), groups=64), AvgPool(2)), (AvgPool(2, 1),)])
+def test_many_groups_are_added_weight_by_weight(ops):
+    """As a depthwise convolution is, and a pool without one: the loop that reads no zeros."""
+    snn = dyadic(network_of([(Edge(IMAGE, (Conv("c", 64, 1, bias=True),)),), (Edge(0, ops),)], (6, 6, 2)), 1)
+    assert lower_float(snn)[1].targets is not None and lower_integers(quantize(snn))[1].targets is not None
+    images, theta = dyadic_images(2, (6, 6, 2)), np.array([[1.25, 0.75]])
+    _, spikes, scores = reference.simulate(snn, theta[0], images, STEPS, ">", "none", x=images.astype(float))
+    found, right = found_by("events", snn, theta, images)
+    np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
+    np.testing.assert_array_equal(right[0], (scores.argmax(-1) == np.arange(2) % 3).T)
+    assert all(s.any() for s in spikes)
+    if isinstance(ops[0], Conv):
+        spikes, _ = integer_reference(snn, theta[0], images, STEPS, 0)
+        found, _ = found_by("events", snn, theta, images, "int8")
         np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
 
 

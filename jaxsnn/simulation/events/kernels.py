@@ -259,12 +259,13 @@ def _add_rows(weights, block, rows, first, last, total):
 
 
 @_inline
-def _sum_rows(weights, block, rows, starts, origin, spans, position, limit, seen, total):
+def _sum_rows(edge, block, origin, position, seen, total):
     """total = the rows of weights that the spikes seen from an output position drive; returns their number.
 
-    ``origin`` is where in the flat ``starts`` the image and step begin; at most ``limit`` rows are summed at once.
-    ``seen`` is room to work in.
+    ``edge`` is (weights, rows, starts, spans, limit), ``origin`` where in the flat ``starts`` the image and step
+    begin, ``limit`` the most rows to sum at once, ``seen`` room to work in.
     """
+    weights, rows, starts, spans, limit = edge
     count = 0
     for k in range(spans.shape[1]):
         start, stop = starts[origin + spans[position, k, 0]], starts[origin + spans[position, k, 1]]
@@ -276,6 +277,16 @@ def _sum_rows(weights, block, rows, starts, origin, spans, position, limit, seen
     for first in range(0, count, limit):
         _add_rows(weights, block, seen, first, min(first + limit, count), total)
     return count
+
+
+@_inline
+def _fire_row(flat, at, drive, start, level, threshold, base, leak, out, word, count):
+    """One step of ``count`` neighbouring neurons, whose first is channel ``base``."""
+    for j in range(0, count, LANES):
+        if leak == 1:
+            out[word + j // LANES] = _fire(flat, at + j, drive, start + j, level, threshold, base + j, leak)
+        else:
+            out[word + j // LANES] = _fire_leaky(flat, at + j, drive, start + j, level, threshold, base + j, leak)
 
 
 @_compile
@@ -306,32 +317,47 @@ def spiking_layer(weights, rows, starts, spans, limits, gains, constant, level, 
                     source, inside = fixed, (at if len(constant) > 1 else position * channels + base)
                     for edge in range(len(weights)):
                         origin = moment * starts[edge].shape[2]
-                        additions += width * _sum_rows(
-                            weights[edge],
-                            block,
-                            rows[edge],
-                            starts[edge].reshape(-1),
-                            origin,
-                            spans[edge],
-                            position,
-                            limits[edge],
-                            seen,
-                            total,
-                        )
+                        one = weights[edge], rows[edge], starts[edge].reshape(-1), spans[edge], limits[edge]
+                        additions += width * _sum_rows(one, block, origin, position, seen, total)
                         for j in range(0, width, LANES):
                             _scaled(source, inside + j, gains[edge], base + j, total, j)
                         if len(weights) > 1:
                             drive[:] = total
                             source, inside = drive, 0
-                    for j in range(0, width, LANES):
-                        if leak == 1:
-                            out[word + j // LANES] = _fire(
-                                flat, at + j, total, j, level, threshold, base + j, leak
-                            )
-                        else:
-                            out[word + j // LANES] = _fire_leaky(
-                                flat, at + j, total, j, level, threshold, base + j, leak
-                            )
+                    _fire_row(flat, at, total, 0, level, threshold, base, leak, out, word, width)
+    return additions
+
+
+@_compile
+def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, threshold, leak, membranes, bits):
+    """``spiking_layer`` with one edge whose rows of ``weights`` (rows, width) reach ``width`` channels each.
+
+    ``targets`` (rows,) says from which channel on; the other arrays are those of the one edge.
+    """
+    images, steps, height, columns, words = bits.shape
+    width, positions, channels = weights.shape[1], height * columns, membranes.shape[3]
+    total, additions = np.zeros(channels, membranes.dtype), 0
+    flat, fixed, out, first = membranes.reshape(-1), constant.reshape(-1), bits.reshape(-1), starts.reshape(-1)
+    for i in range(images):
+        for t in range(steps):
+            moment = i * steps + t
+            origin = moment * starts.shape[2]
+            for position in range(positions):
+                total[:] = 0
+                for k in range(spans.shape[1]):
+                    offset = spans[position, k, 2]
+                    start, stop = first[origin + spans[position, k, 0]], first[origin + spans[position, k, 1]]
+                    for spike in range(start, stop):
+                        row = rows[spike] + offset
+                        for j in range(width):
+                            total[targets[row] + np.uint32(j)] += weights[row, j]
+                    additions += width * (stop - start)
+                at = (i * positions + position) * channels
+                inside = at if len(constant) > 1 else position * channels
+                word = (moment * positions + position) * words
+                for j in range(0, channels, LANES):
+                    _scaled(fixed, inside + j, gain, j, total, j)
+                _fire_row(flat, at, total, 0, level, threshold, 0, leak, out, word, channels)
     return additions
 
 
@@ -348,13 +374,7 @@ def constant_layer(current, level, threshold, leak, membranes, bits):
                 word = ((i * steps + t) * height * columns + position) * words
                 at = i * neurons + position * channels
                 inside = at if len(current) > 1 else position * channels
-                for j in range(0, channels, LANES):
-                    if leak == 1:
-                        out[word + j // LANES] = _fire(flat, at + j, source, inside + j, level, threshold, j, leak)
-                    else:
-                        out[word + j // LANES] = _fire_leaky(
-                            flat, at + j, source, inside + j, level, threshold, j, leak
-                        )
+                _fire_row(flat, at, source, inside, level, threshold, 0, leak, out, word, channels)
 
 
 @_compile
@@ -375,18 +395,9 @@ def readout(weights, rows, starts, spans, limits, gains, constant, scores, curve
             for t in range(steps):
                 drive = fixed[base : base + width].copy()
                 for edge in range(len(weights)):
-                    additions += width * _sum_rows(
-                        weights[edge],
-                        block,
-                        rows[edge],
-                        starts[edge].reshape(-1),
-                        (i * steps + t) * starts[edge].shape[2],
-                        spans[edge],
-                        0,
-                        limits[edge],
-                        seen,
-                        total,
-                    )
+                    one = weights[edge], rows[edge], starts[edge].reshape(-1), spans[edge], limits[edge]
+                    origin = (i * steps + t) * starts[edge].shape[2]
+                    additions += width * _sum_rows(one, block, origin, 0, seen, total)
                     for j in range(0, width, LANES):
                         _scaled(drive, j, gains[edge], base + j, total, j)
                     drive[:] = total

@@ -237,7 +237,12 @@ def simulate(
                 (images, count, height, width, words), np.uint16
             )
             neuron = (cell.levels[index], cell.thresholds[index], cell.leaks[index], membranes[index], bits)
-            if layer.sources:
+            if layer.targets is not None:
+                edge = (rows[layer.sources[0]], starts[layer.sources[0]], layer.spans[0], cell.gains[index][0])
+                additions += kernels.grouped_layer(
+                    layer.weights[0][0], layer.targets, *edge, constants[index], *neuron
+                )
+            elif layer.sources:
                 additions += kernels.spiking_layer(
                     *_inputs(layer, rows, starts, cell.gains[index]), constants[index], *neuron
                 )
