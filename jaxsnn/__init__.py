@@ -16,6 +16,7 @@ Importing this package imports neither JAX nor NumPy: a public name is loaded wh
 import importlib
 import importlib.machinery
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,19 @@ def _check_companions() -> None:
             raise ImportError(f"{origin} hides the package {name!r} that jaxsnn needs: rename it", name=__name__)
 
 
+def _end_quietly_on_interrupt() -> None:
+    """Let Ctrl-C end ``python -m jaxsnn.COMMAND`` without a traceback while it is still importing.
+
+    Python has "-m" as the program's name until it has found the module; ``jaxsnn.cli.command.main`` takes over.
+    """
+    is_command = sys.argv[:1] == ["-m"] and any(
+        part.startswith(("jaxsnn.", "-mjaxsnn.")) for part in sys.orig_argv
+    )
+    if is_command and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+_end_quietly_on_interrupt()
 _check_companions()
 
 _FLAG = "xla_cpu_experimental_ynn_fusion_type"

@@ -1,10 +1,10 @@
 """Attack a run's networks, as section V of the paper does (Table III, Fig. 3): python -m jaxsnn.attack RUN"""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
 
 import data
 from jaxsnn.analysis.adversarial import Attack, Victim, ann_victim, attack_of, other_classes, perturb, snn_victim
@@ -17,6 +17,7 @@ from jaxsnn.cli.run_options import RunOptions
 from jaxsnn.errors import UserError
 from jaxsnn.records.finished_run import FinishedRun, read_run
 from jaxsnn.reports import figures, html_report, labels
+from jaxsnn.reports.run_pages import spared
 from jaxsnn.reports.tables import attack_tables
 from jaxsnn.runtime.checks import at_least
 from jaxsnn.runtime.files import read_json, write_csv, write_json
@@ -107,7 +108,7 @@ class Scene:
 
 def attack(config: AttackConfig) -> dict:
     """Run the command; returns what it added to attack.json."""
-    console = Console()
+    console = command.TextConsole()
     how = attack_of(config.checked().attack, config.epsilon, steps=config.steps, seed=config.seed)
     run = read_run(config.run, "test", config.images, config.weights, config.data_dir, console.out)
     timesteps = config.timesteps or run.tested.timesteps
@@ -145,8 +146,10 @@ def attack(config: AttackConfig) -> dict:
     for table in attack_tables(result):
         console.print(table)
     _write_numbers(run, result)
-    _draw(run, scene, clean, under)
-    console.print(f"-> {html_report.write(run.folder)}", highlight=False, markup=False, soft_wrap=True)
+    with spared(partial(command.warn, console), path := run.folder / "figures" / f"attack-{scene.name}.png"):
+        figures.clean_and_attacked({"clean": clean, scene.title: under}, path)
+    with spared(partial(command.warn, console), run.folder / "report.html"):
+        console.print(f"-> {html_report.write(run.folder)}", soft_wrap=True)
     return result
 
 
@@ -219,12 +222,6 @@ def _keep(run: FinishedRun, result: dict) -> None:
     path = run.folder / "attack.json"
     kept = read_json(path) if path.exists() else {}
     write_json(path, kept | {result["name"]: result})
-
-
-def _draw(run: FinishedRun, scene: Scene, clean: TestResult, attacked: TestResult) -> None:
-    """The figure of the curves."""
-    path = run.folder / "figures" / f"attack-{scene.name}.png"
-    figures.clean_and_attacked({"clean": clean, scene.title: attacked}, path)
 
 
 def _write_numbers(run: FinishedRun, result: dict) -> None:

@@ -1,6 +1,7 @@
 """Compare thresholds with the baseline on test images: python -m jaxsnn.evaluate RUN_OR_THRESHOLDS"""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.records.finished_run import located_folder, located_record, network_of
 from jaxsnn.records.thresholds_file import GENES, read_thresholds
 from jaxsnn.reports import figures
+from jaxsnn.reports.run_pages import spared
 from jaxsnn.reports.tables import comparison_table
 from jaxsnn.runtime.checks import at_least, in_range
 from jaxsnn.runtime.entries import Entries
@@ -91,7 +93,7 @@ class Source:
 
 def evaluate(config: EvaluateConfig) -> dict:
     """Run the command; returns the results."""
-    console = Console()
+    console = command.TextConsole()
     at_least(config, timesteps=1, calibration_images=1)
     in_range(config, "(0, 100]", "percentile")
     plan = config.plan()
@@ -146,7 +148,8 @@ def report(config: EvaluateConfig, console: Console, tested: TestResult, results
     console.print(comparison_table(tested))
     if config.out is not None:
         write_json(config.out / "results.json", results)
-        figures.accuracy_curves(tested, config.out / "accuracy.png")
+        with spared(partial(command.warn, console), path := config.out / "accuracy.png"):
+            figures.accuracy_curves(tested, path)
 
 
 def source_of(config: EvaluateConfig) -> Source:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.records.finished_run import FinishedRun, read_run
 from jaxsnn.records.run_config import RunConfig
 from jaxsnn.reports import figures, html_report
+from jaxsnn.reports.run_pages import spared
 from jaxsnn.runtime.checks import at_least, in_range
 from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import write_csv, write_json
@@ -80,7 +82,7 @@ class ExplainConfig(RunOptions, DebugOptions):
 
 def explain(config: ExplainConfig) -> dict:
     """Run the command; returns explain.json."""
-    console = Console()
+    console = command.TextConsole()
     attack = attack_of(config.checked().attack, config.epsilon)
     run = read_run(config.run, "train", None, config.weights, config.data_dir, console.out)
     if config.images_wanted > len(run.dataset):
@@ -102,8 +104,9 @@ def explain(config: ExplainConfig) -> dict:
     for row in result["correlations"]:
         console.print(verdict(row), highlight=False, soft_wrap=True)
     _write_numbers(run.folder / "figures", run, result)
-    _draw(run.folder / "figures", run, result)
-    console.print(f"-> {html_report.write(run.folder)}", highlight=False, markup=False, soft_wrap=True)
+    _draw(console, run.folder / "figures", run, result)
+    with spared(partial(command.warn, console), run.folder / "report.html"):
+        console.print(f"-> {html_report.write(run.folder)}", soft_wrap=True)
     return result
 
 
@@ -219,14 +222,17 @@ def _searched(
     return list(zip(settings, best, observed.accuracy))
 
 
-def _draw(folder: Path, run: FinishedRun, result: dict) -> None:
+def _draw(console: Console, folder: Path, run: FinishedRun, result: dict) -> None:
     """The figures of what was found."""
     layers, percentiles, base = result["layers"], result["percentiles"], run.tested.baseline
     change, noise = result["significance"]["change_percent"], result["sensitivity"]
-    figures.significance_and_thresholds(layers, change, percentiles, base, folder / "significance.png")
-    figures.sensitivity_and_thresholds(layers, noise, percentiles, base, folder / "sensitivity.png")
+    with spared(partial(command.warn, console), path := folder / "significance.png"):
+        figures.significance_and_thresholds(layers, change, percentiles, base, path)
+    with spared(partial(command.warn, console), path := folder / "sensitivity.png"):
+        figures.sensitivity_and_thresholds(layers, noise, percentiles, base, path)
     if result["sweep"] is not None:
-        figures.cost_sweep(result["sweep"], folder / "cost_sweep.png")
+        with spared(partial(command.warn, console), path := folder / "cost_sweep.png"):
+            figures.cost_sweep(result["sweep"], path)
 
 
 def _write_numbers(folder: Path, run: FinishedRun, result: dict) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from jaxsnn.cli import command
 from jaxsnn.cli.options import DebugOptions
@@ -45,7 +44,7 @@ class ExportConfig(DebugOptions):
 
 def export(config: ExportConfig) -> list[Path]:
     """Run the command; returns the paths of the files."""
-    console = Console()
+    console = command.TextConsole()
     at_least(config, timesteps=1)
     converted = read_converted(
         config.run, config.weights, config.network, config.baseline, config.timesteps, console.out

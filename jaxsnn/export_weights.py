@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from jaxsnn.cli import command
 from jaxsnn.cli.options import DebugOptions
@@ -36,7 +35,7 @@ class ExportConfig(DebugOptions):
 
 def export_weights(config: ExportConfig) -> None:
     """Run the command."""
-    console = Console()
+    console = command.TextConsole()
     if config.out.suffix not in (".pt", ".pth"):
         raise UserError(f"--out is {config.out}, expected a name that ends in .pt or .pth")
     torch = require_torch(f"writing {config.out}")

@@ -112,7 +112,7 @@ def prepare(
 def finetune(config: FinetuneConfig) -> dict:
     """Run the command; returns results.json."""
     started = time.perf_counter()
-    console = Console()
+    console = command.TextConsole()
     config = config.checked()
     used, rates = config.used(), config.rates()
     command.warn(
@@ -136,7 +136,7 @@ def finetune(config: FinetuneConfig) -> dict:
         command.progress_bar(console) as bar,
     ):
         console.print(
-            f"[bold]{start.snn.network.name}[/] on {config.data}: {' and '.join(config.train)} by BPTT, "
+            f"{start.snn.network.name} on {config.data}: {' and '.join(config.train)} by BPTT, "
             f"{len(chosen)} training images, {used.epochs} epochs, {unrolling.timesteps} timesteps without layer "
             f"delay, on {stamp['device']}",
             highlight=False,

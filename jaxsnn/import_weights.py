@@ -7,7 +7,6 @@ from typing import Annotated
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from jaxsnn.conversion.torch_twin import torch_logits
 from jaxsnn.errors import UserError
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.weights import describes_network, save_weights
+from jaxsnn.reports.labels import for_table
 from jaxsnn.runtime.checks import at_least, in_range
 from jaxsnn.runtime.files import write_atomically
 
@@ -63,19 +63,21 @@ class ImportConfig(DebugOptions, DataOptions):
 
 def report_table(imported: Imported) -> Table:
     """What was read, folded and left out, op by op."""
-    table = Table(title=f"{imported.network.name}, {len(imported.network.spiking)} spiking layers")
+    network = imported.network
+    table = Table(title=for_table(f"{network.name}, {len(network.spiking)} spiking layers"))
     for column in ("layer", "op", "read from", "shape", "what"):
         table.add_column(column)
     before = None
     for row in imported.rows:
-        table.add_row("" if row.layer == before else row.layer, row.op, row.module, row.shape, row.what)
+        cells = ("" if row.layer == before else row.layer, row.op, row.module, row.shape, row.what)
+        table.add_row(*map(for_table, cells))
         before = row.layer
     return table
 
 
 def import_weights(config: ImportConfig) -> dict[str, float]:
     """Run the command; returns the accuracies and the largest difference of a logit."""
-    console = Console()
+    console = command.TextConsole()
     at_least(config, images=1)
     in_range(config, "(0, inf)", "width")
     if config.out is not None and config.out.suffix != ".safetensors":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
 from jaxsnn.errors import UserError
 from jaxsnn.records import run_folder
 from jaxsnn.records.calibrated_network import load_start, save_start
-from jaxsnn.records.listing import check_made_by
+from jaxsnn.records.listing import check_made_by, how_to_resume, resumable
 from jaxsnn.records.outcome import SearchResult, results_of, write_results, write_thresholds
 from jaxsnn.records.run_config import RunConfig, from_record, to_record
-from jaxsnn.reports import figures, html_report, tensorboard_log
+from jaxsnn.reports import run_pages, tensorboard_log
 from jaxsnn.reports.tables import comparison_table
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.files import plain, read_json
@@ -128,7 +129,7 @@ class _Run:
 
 def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
     """The command in its folder; the configuration is that of the command line."""
-    console = Console(quiet=not processes.first())
+    console = command.TextConsole(quiet=not processes.first())
     with ExitStack() as stack:
         with processes.together():
             if config.resume is not None:
@@ -138,7 +139,8 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
                     console.print(sentence, highlight=False, soft_wrap=True, markup=False)
                     results = read_json(folder / "results.json")
                     if not (folder / "report.html").exists():  # the run was killed while it was drawn
-                        _draw(folder, results, run_folder.read_history(folder / "history.jsonl"))
+                        rows = run_folder.read_history(folder / "history.jsonl")
+                        run_pages.draw(folder, results, rows, partial(command.warn, console))
                     return results
             config = config.checked()
             if config.weights is not None:  # a run may be read from another folder
@@ -168,12 +170,13 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
             check_made_by(folder, "jaxsnn.optimize")
             run_folder.check_folder(folder)
             stack.enter_context(run_folder.locked(folder))
+            stack.enter_context(resumable(folder, "jaxsnn.optimize"))
             run_folder.open_run(folder, record | stamp, free=MOVABLE)
             run_folder.sweep(folder)
 
         def goodbye() -> None:
             console.print(
-                f"stopped by SIGTERM; python -m jaxsnn.optimize --resume {folder} continues",
+                f"stopped by SIGTERM; {how_to_resume(folder, 'jaxsnn.optimize')} continues",
                 highlight=False,
                 soft_wrap=True,
                 markup=False,
@@ -215,7 +218,7 @@ def _search(run: _Run) -> dict:
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
     write_results(folder, results, found)
     checkpoint.clear(folder)
-    _draw(folder, results, rows)
+    run_pages.draw(folder, results, rows, partial(command.warn, console))
     if "clean" in results:
         console.print(comparison_table(results["clean"]))
     console.print(comparison_table(results))
@@ -390,15 +393,6 @@ def _test(run: _Run, start: Start | None, found: SearchResult, bar: Progress) ->
     clean["baseline"]["percentile"] = config.percentile
     tested = on_test(perturb(ann_victim(snn), attack, test.images, test.labels))
     return tested | {"clean": clean, "attack": attack.record() | {"crafted_on": "ann", "mix": config.attack_mix}}
-
-
-def _draw(folder: Path, results: dict, rows: list[dict]) -> None:
-    """Figures and page of a finished run; its results are safe whatever becomes of them."""
-    place = folder / "figures"
-    figures.accuracy_curves(results, place / "accuracy.png")
-    figures.threshold_bars(results["layers"], results["baseline"], results["optimized"], place / "thresholds.png")
-    figures.cost_history(rows, place / "cost.png")
-    html_report.write(folder)
 
 
 def _check_costs(generation: Generation, config: OptimizeConfig, console: Console) -> None:

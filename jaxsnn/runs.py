@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -60,7 +59,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
 def list_runs(config: RunsConfig) -> list[Run]:
     """Run the command; returns the runs."""
-    console = Console()
+    console = command.TextConsole()
     runs = find_runs(config.folder)
     if not runs:
         console.print(f"no runs in {config.folder}", highlight=False, markup=False)

@@ -149,7 +149,7 @@ def row_of(
 
 def train(config: TrainConfig) -> dict:
     """Run the command; returns results.json."""
-    console = Console()
+    console = command.TextConsole()
     config = config.checked()
     recipe = config.used()
     usual = RECIPES[config.recipe].learning_rate

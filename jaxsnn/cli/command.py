@@ -6,16 +6,16 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import jax
 import tyro
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
-from data import DataError
+from jaxsnn.cli.sentences import sentence_of
 from jaxsnn.errors import UserError
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.compile_cache import keep_compiled
@@ -31,23 +31,64 @@ def main(
     Exit code 2 and one sentence on bad input, no traceback unless ``--debug`` is given; 130 on a second Ctrl-C.
     """
     debug = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # while modules were imported, see jaxsnn/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        check_spaces(config_type, sys.argv[1:])
         config = tyro.cli(config_type, prog=f"python -m {name}") if parse is None else parse()
         debug = getattr(config, "debug", False)
         keep_compiled()
         work(config)
     except KeyboardInterrupt:
         processes.leave(130)
-    except (UserError, DataError, OSError, MemoryError, FloatingPointError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and not _out_of_memory(error):
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None and not processes.several():
             raise
-        if debug:
+        if debug or sentence is None:
             traceback.print_exc()
-        sentence = (
-            "out of memory: lower --rows, or --batch in training" if _out_of_memory(error) else _sentence(error)
-        )
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {sentence}", soft_wrap=True)
+        if sentence is None:  # an exit in the usual way would keep the other processes waiting
+            processes.leave(1)
+        said = Text.assemble(("error:", "bold red"), " ", sentence)
+        TextConsole(stderr=True).print(said, soft_wrap=True)
         processes.leave(2)
+
+
+class TextConsole(Console):
+    """A console that prints a string as it is: brackets in a name or a path are no markup, and colons no emoji.
+
+    What is to have a style is a ``Text`` or a table, whose cells are markup (``jaxsnn.reports.labels.for_table``).
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(emoji=False, highlight=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """``Console.print``, in which strings are text."""
+        super().print(*(Text(part) if isinstance(part, str) else part for part in objects), **options)
+
+
+def check_spaces(config_type: type, arguments: Sequence[str]) -> None:
+    """Raise ``UserError`` where an option that takes numbers or choices is given one with a space in it."""
+    hints, option = get_type_hints(config_type), ""
+    for part in arguments:
+        if part.startswith("--"):
+            option, equals, part = part.partition("=")
+            if not equals:
+                continue
+        kind = hints.get(option[2:].replace("-", "_"), str)
+        spaced = len(part.split()) > 1 or part.strip() != part
+        if spaced and kind is not bool and not _has(kind, str, Path):
+            raise UserError(f"{option} is {part!r}: write it without spaces, several values as several words")
+        if not _has(kind, tuple):
+            option = ""
+
+
+def _has(kind: Any, *wanted: type) -> bool:
+    """Whether a type is one of those ``wanted``, or has one among its parts."""
+    if get_origin(kind) is Literal:
+        return False
+    return kind in wanted or get_origin(kind) in wanted or any(_has(part, *wanted) for part in get_args(kind))
 
 
 def parse_with_preset(
@@ -99,15 +140,15 @@ def stop_on_interrupt(console: Console, unit: str) -> Iterator[list]:
 def warn(console: Console, *sentences: str) -> None:
     """Print warnings, a line each."""
     for sentence in sentences:
-        console.print(f"[yellow]warning:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("warning:", "yellow"), " ", sentence), soft_wrap=True)
 
 
 def progress_bar(console: Console) -> Progress:
     """Bars with a note (the task's field ``note``), the time since the start and the time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -148,14 +189,3 @@ def leave_on_termination(goodbye: Callable[[], None]) -> Iterator[Termination]:
         yield termination
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{where}".replace("[", "\\[")
-    return str(error).replace("[", "\\[")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 from rich.console import Console
+from rich.text import Text
 
 import data
 from jaxsnn.analysis.comparison import ann_right
@@ -53,8 +54,8 @@ def telling(console: Console, name: str) -> Iterator[Callable[[float], None]]:
     no time.
     """
     if console.is_terminal:
-        with console.status(f"loading {name}") as status:
-            yield lambda share: status.update(f"loading {name}, {100 * share:.0f} %")
+        with console.status(Text(f"loading {name}")) as status:
+            yield lambda share: status.update(Text(f"loading {name}, {100 * share:.0f} %"))
     else:
         if name != "embedded":
             console.print(f"loading {name}", highlight=False, markup=False)

@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from jaxsnn.cli import command
 from jaxsnn.records import run_folder, training_run
-from jaxsnn.records.listing import how_to_resume
+from jaxsnn.records.listing import how_to_resume, resumable
 from jaxsnn.training.loop import Batches, Descent, Place, descend, load_checkpoint, save_checkpoint
 
 
@@ -34,6 +34,7 @@ def training_session(
     with (
         command.leave_on_termination(goodbye) as termination,
         training_run.opened(folder, name, record, free) as changed,
+        resumable(folder, name),
     ):
         if changed:
             command.warn(

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from jaxsnn.conversion.torch_file import EXPORT, read_torch_file
 from jaxsnn.conversion.torch_pickle import Inert, Name, Storage, Tensor
 from jaxsnn.errors import UserError
+from jaxsnn.networks.description import LONGEST_NAME, is_name
 
 CONVOLUTION, LINEAR, NORM = "convolution", "linear map", "norm"
 
@@ -197,6 +198,8 @@ def _widen(key: str, value: np.ndarray, path: Path) -> np.ndarray:
 def _modules(tensors: dict[str, np.ndarray], path: Path) -> list[Module]:
     grouped: dict[str, dict[str, np.ndarray]] = {}
     for key, value in tensors.items():
+        if not is_name(key):
+            raise UserError(f"{path}: {key!r:.100} is no name: expected printable text of at most {LONGEST_NAME}")
         name, _, part = key.rpartition(".")
         if part not in _PARTS:
             raise UserError(

@@ -35,6 +35,10 @@ EPSILON = 1e-5
 """Added to a norm's variance, in training and in folding, where the network does not say otherwise."""
 
 
+LONGEST_NAME = 100
+"""Characters of the name of a network, a layer or an op."""
+
+
 IMAGE = -1
 """The ``source`` of an edge that reads the image."""
 
@@ -237,6 +241,11 @@ class Network:
     def delay(self) -> int:
         """Steps from the image to the read-out when every spiking layer adds one (``delay="layer"``)."""
         return self.depths[-1]
+
+
+def is_name(text: Any) -> bool:
+    """Whether a text from a file may be a name: printable, and short enough to be printed."""
+    return isinstance(text, str) and text.isprintable() and len(text) <= LONGEST_NAME
 
 
 def output_shape(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import (
+    LONGEST_NAME,
     AvgPool,
     BatchNorm,
     Conv,
@@ -20,6 +21,7 @@ from jaxsnn.networks.description import (
     Op,
     ScaleNorm,
     WithParameters,
+    is_name,
     walk,
 )
 
@@ -142,9 +144,10 @@ def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
         )
     if not all(type(source) is int for source in sources):
         raise UserError(f"the sources of the edges are {sources!r}, expected numbers of layers")
-    for name in (raw["name"], *(layer.name for layer in layers)):
-        if type(name) is not str or not name.isprintable():
-            raise UserError(f"a name is {name!r}, expected printable text")
+    ops = [op.name for layer in layers for edge in layer.edges for op in edge.ops if hasattr(op, "name")]
+    for name in (raw["name"], *(layer.name for layer in layers), *ops):
+        if not is_name(name):
+            raise UserError(f"a name is {name!r:.200}, expected printable text of at most {LONGEST_NAME}")
     for value in (*raw["mean"], *raw["std"]):
         if type(value) not in (int, float) or not math.isfinite(value):
             raise UserError(f"mean and std hold {value!r}, expected finite numbers")

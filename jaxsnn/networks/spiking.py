@@ -96,6 +96,10 @@ class Dynamics:
         return network.delay if self.delay == "layer" else 0
 
 
+SMALLEST, LARGEST = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+"""Thresholds beyond them are 0 or infinite where they are used."""
+
+
 def check_genes(network: Network, genes: Genes) -> None:
     """Raise ``UserError`` where genes do not fit the network or the neuron."""
     layers = len(network.spiking)
@@ -108,7 +112,7 @@ def check_genes(network: Network, genes: Genes) -> None:
                 f"{name} has shape {part.shape}, expected (candidates, {layers}): one per spiking layer"
             )
         if name == "threshold":
-            good, rule = part > 0, "positive"
+            good, rule = (part >= SMALLEST) & (part <= LARGEST), "positive, also as float32"
         elif name == "leak":
             good, rule = (part > 0) & (part <= 1), "in (0, 1]"
         else:

@@ -1,5 +1,9 @@
 """The runs in a folder: which command made each, and what became of it."""
 
+import errno
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +12,9 @@ from jaxsnn.records import run_folder
 from jaxsnn.runtime.files import read_json
 
 STATES = ("running", "interrupted", "stopped", "finished", "damaged")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+"""Errors of a disk that is full, or may not be written any more."""
 
 COMMANDS = {"jaxsnn.optimize": "population", "jaxsnn.train": "label_smoothing", "jaxsnn.finetune": "neuron_rate"}
 """The commands that make runs, each with a setting in config.json that no other one has."""
@@ -60,8 +67,22 @@ def command_of(config: dict) -> str | None:
 def how_to_resume(folder: Path, command: str) -> str:
     """What resumes the run of a command."""
     if command == "jaxsnn.optimize":
-        return f"python -m jaxsnn.optimize --resume {folder}"
-    return f"python -m {command} --out {folder} with the options it was started with"
+        return f"python -m jaxsnn.optimize --resume {shlex.quote(str(folder))}"
+    return f"python -m {command} --out {shlex.quote(str(folder))} with the options it was started with"
+
+
+@contextmanager
+def resumable(folder: Path, command: str) -> Iterator[None]:
+    """A file that the disk has no room for ends the run in a sentence: which file, and how the run goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise UserError(
+            f"{error.filename or folder} cannot be written ({error.strerror}); once it can, "
+            f"{how_to_resume(folder, command)} continues the run"
+        ) from error
 
 
 def check_made_by(folder: Path, command: str) -> None:

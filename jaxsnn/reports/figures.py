@@ -34,6 +34,8 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "font.size": 10,
+    # a name from a file is text: dollar signs in it begin no formula
+    "text.parse_math": False,
 }
 
 

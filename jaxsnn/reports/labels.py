@@ -15,6 +15,10 @@ NETWORKS = {
 
 CONVENTIONS = {"layer": "layer delay", "none": "no delay"}
 
+LONGEST = 40
+"""Characters of a name in a figure."""
+
+
 FEW = 100
 """Below so many images the 95 % interval of an accuracy may reach 10 points to either side."""
 
@@ -30,8 +34,8 @@ def for_table(name: str) -> str:
 
 
 def for_figure(name: str) -> str:
-    """A name from a file, as Matplotlib draws it: a dollar sign begins no formula."""
-    return name.replace("$", r"\$")
+    """A name from a file, no longer than a figure has room for; the figures' style reads no formulas in it."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def baseline_name(network: NetworkResult) -> str:

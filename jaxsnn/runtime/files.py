@@ -46,6 +46,13 @@ def plain(value: Any) -> Any:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or leave what was there: a temporary neighbour, flushed, then renamed."""
+    try:
+        _write(path, content)
+    except OSError as error:  # which names the temporary, or no file at all
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

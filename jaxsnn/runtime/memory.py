@@ -1,5 +1,6 @@
-"""Memory that a device has, and how much of it has been used."""
+"""Memory that a device has, how much of it has been used, and whether it was too little."""
 
+import errno
 import os
 import resource
 import sys
@@ -22,3 +23,17 @@ def peak_bytes() -> int:
         return stats["peak_bytes_in_use"]
     # kibibytes, but on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+_SIGNS = ("RESOURCE_EXHAUSTED", "failed to map segment", "annot allocate memory")
+"""What XLA, the loader of libraries and the system say."""
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that memory is short: a device's or the machine's."""
+    while error is not None:
+        short = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+        if short or any(sign in str(error) for sign in _SIGNS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -93,11 +93,16 @@ def joined(options: HostOptions) -> Iterator[None]:
 
 def leave(code: int) -> NoReturn:
     """End the program; at once, where other processes do not know: JAX would wait for them, and abort."""
-    if jax.distributed.is_initialized():
+    if several():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def several() -> bool:
+    """Whether this process has joined others that would wait for it."""
+    return jax.distributed.is_initialized()
 
 
 def alone() -> bool:

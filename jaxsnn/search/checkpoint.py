@@ -13,6 +13,7 @@ holds, and a folder of a dozen files whose writing can stop in between is slower
 import hashlib
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
         then = f"resumes after generation {int(before[0].stem)}" if before else "starts again"
         raise UserError(
             f"the checkpoint of generation {checkpoint.generation.number} cannot be written ({error.strerror}: "
-            f"{path}); once it can, python -m jaxsnn.optimize --resume {folder} {then}"
+            f"{path}); once it can, python -m jaxsnn.optimize --resume {shlex.quote(str(folder))} {then}"
         ) from error
     return path
 

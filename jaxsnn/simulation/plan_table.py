@@ -4,6 +4,7 @@ import math
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, layer_shapes, output_shape
 from jaxsnn.networks.linear_maps import lowering, take_pool
@@ -61,7 +62,7 @@ def print_plan(
             for number, (edge, shape) in enumerate(zip(layer.edges, sources))
         ]
         neurons = " x ".join(map(str, shapes[index])) if index < len(network.spiking) else "read-out"
-        table.add_row(layer.name, neurons, f"{work / 1e6:.2f}", "; ".join(how))
+        table.add_row(Text(layer.name), neurons, f"{work / 1e6:.2f}", "; ".join(how))
     console.print(table)
 
 

@@ -46,9 +46,14 @@ SEARCH = {
 OPTIONS = [part for name, value in SEARCH.items() for part in (f"--{name}", value)]
 
 
-def start(folder: Path, *more: str, processes: int = 2, others: tuple[str, ...] = ()) -> list[subprocess.Popen]:
+PROGRAM = ("-m", "jaxsnn.optimize")
+
+
+def start(
+    folder: Path, *more: str, processes: int = 2, others: tuple[str, ...] = (), program=PROGRAM
+) -> list[subprocess.Popen]:
     """Processes of one search, all of them but the first with the options ``others`` behind."""
-    command = [sys.executable, "-m", "jaxsnn.optimize", *OPTIONS, "--out", str(folder), *more]
+    command = [sys.executable, *program, *OPTIONS, "--out", str(folder), *more]
     joined = ["--coordinator", f"localhost:{free_port()}", "--processes", str(processes), "--process-id"]
     return [
         subprocess.Popen(
@@ -114,6 +119,31 @@ def test_one_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
     assert code == 2
     assert "another process of this run is gone" in said
     assert "Traceback" not in said
+
+
+FAULT = """
+import sys
+from jaxsnn import optimize
+from jaxsnn.cli import command
+
+def fault(run, *arguments):
+    raise AssertionError("a fault of the program")
+
+if sys.argv[-1] == "1":
+    optimize._find = fault
+command.main(optimize.OptimizeConfig, optimize.optimize, "jaxsnn.optimize", optimize.parse)
+"""
+
+
+@pytest.mark.slow
+def test_a_fault_in_one_process_does_not_let_the_others_wait(tmp_path):
+    """It shows its traceback and is gone at once; the other says so, long before its patience ends."""
+    started = time.monotonic()
+    (code, said), (faulty, trace) = ended(start(tmp_path / "run", program=("-c", FAULT)))
+    assert (code, faulty) == (2, 1)
+    assert "another process of this run is gone" in said and "Traceback" not in said
+    assert "AssertionError: a fault of the program" in trace
+    assert time.monotonic() - started < processes.PATIENCE
 
 
 @pytest.mark.slow

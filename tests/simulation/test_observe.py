@@ -204,6 +204,11 @@ def test_counts_add_up_over_any_split_of_the_images(name, cut, seed):
         (Genes(np.array([[1, 0, 1.0]])), "threshold of layer conv2 is 0.0, expected finite and positive"),
         (Genes(np.array([[1, -2, 1.0]])), "-2.0"),
         (Genes(np.array([[1, 1, np.nan]])), "threshold of layer conv3 is nan"),
+        (
+            Genes(np.array([[1, 1e-300, 1.0]])),
+            "conv2 is 1e-300, expected finite and positive, also as float32",
+        ),
+        (Genes(np.array([[1, 1e300, 1.0]])), "is 1e.300, expected finite and positive, also as float32"),
         (Genes(np.ones((2, 4))), r"shape \(2, 4\), expected \(candidates, 3\)"),
         (Genes(np.ones((1, 3)), np.ones((1, 3))), r"v0 of layer conv1 is 1.0, expected finite and in \[0, 1\)"),
         (Genes(np.ones((1, 3)), None, np.full((1, 3), 1.5)), "leak of layer conv1 is 1.5"),

@@ -12,6 +12,7 @@ from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Network, Op, l
 from jaxsnn.networks.linear_maps import pool_unit
 from jaxsnn.networks.merging import Merged, grid, merge, merged_size
 from jaxsnn.networks.spiking import SNN
+from jaxsnn.runtime.memory import out_of_memory
 from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.integers import LARGEST, IntegerSNN
 
@@ -44,7 +45,9 @@ def available() -> bool:
     """Whether Numba is installed and works; one that fails on import (another NumPy, say) counts as missing."""
     try:
         importlib.import_module("numba")
-    except Exception:  # whatever a broken installation raises
+    except Exception as error:  # whatever a broken installation raises
+        if out_of_memory(error):  # a limit on memory is no missing library
+            raise MemoryError("Numba does not fit into what memory is left") from error
         return False
     return True
 
