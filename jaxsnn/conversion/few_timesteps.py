@@ -105,7 +105,7 @@ def calibrate_for(
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
     places = [_places(network, i, len(images), recipe) for i in range(len(network.layers))]
     sums = _ann_samples(network, params, images, places, advance)
-    targets = [*(np.maximum(part, 0) for part in sums[:-1]), sums[-1]]
+    targets = [*(np.clip(part, 0, layer.cap) for part, layer in zip(sums, network.spiking)), sums[-1]]
     for layer, target in zip(network.spiking, targets):
         if not np.isfinite(target).all() or not target.max() > 0:
             raise UserError(
