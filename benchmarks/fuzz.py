@@ -1,8 +1,9 @@
 """Coverage-guided fuzzing of everything that reads a file which somebody hands over: python -m benchmarks.fuzz
 
-Needs Atheris (pip install atheris; Linux). Each reader gets, in a process of its own, files that libFuzzer makes
-out of real ones, steered by which lines of this program they reach. A reader may refuse a file with the errors
-that the commands show in one sentence; any other exception, more than --memory megabytes or more than ten seconds
+Needs Atheris (pip install atheris; Linux). Each reader (benchmarks/fuzz_readers.py; TFDS has its own, which are
+not among them) gets, in a process of its own, files that libFuzzer makes out of real ones, steered by which lines
+of this program they reach. A reader may refuse a file with the errors that the commands show in one sentence; any
+other exception, more than --memory megabytes beyond what the program itself takes, or more than --slowest seconds
 is a finding, for which libFuzzer prints the file and this command ends with 1. tests/records/test_hostile.py does
 the same with hypothesis, further in: there the files are mostly right, here they are mostly not.
 
@@ -13,9 +14,11 @@ import importlib
 import importlib.util
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -41,8 +44,10 @@ class FuzzConfig:
     """Files for each reader."""
     seconds: int = 120
     """At most so long for each."""
-    memory: int = 2048
-    """Megabytes that a reader's process may hold, the program itself included."""
+    memory: int = 2000
+    """Megabytes that a reader may take."""
+    slowest: float = 1.0
+    """Seconds of processor time that a reader may take for a file of at most 64 kB."""
     target: str | None = None
     """One reader alone, in this process; default: all, each in its own."""
     debug: bool = False
@@ -57,101 +62,23 @@ def instrumented() -> AbstractContextManager:
     return atheris.instrument_imports(include=["jaxsnn", "data"])
 
 
-def refused(read: Callable, *arguments) -> object:
-    """What ``read`` makes of its arguments; None where it refuses them as the commands do."""
-    from data import safe_pickle
-    from data.errors import DataError
-    from jaxsnn.errors import UserError
+def bounded(reader: Reader, slowest: float) -> Reader:
+    """The reader, which fails where it takes longer; processor time, so that a busy machine makes no findings."""
 
-    try:
-        return read(*arguments)
-    except (UserError, DataError, OSError, safe_pickle.RefusedPickle) as error:
-        # a size that was only declared must not be asked of the system, even where that ends well
-        assert str(error) and "MemoryError" not in str(error)
-        return None
+    def timed(content: bytes) -> None:
+        began = time.process_time()
+        reader(content)
+        seconds = time.process_time() - began
+        assert seconds <= slowest, f"it took {seconds:.1f} s"
+
+    return timed
 
 
-def of_path(read: Callable[[Path], object], path: Path) -> Reader:
-    """A reader that wants a path: its files are written to this one."""
-
-    def reader(content: bytes) -> None:
-        path.write_bytes(content)
-        refused(read, path)
-
-    return reader
-
-
-def of_text(read: Callable[[str], object]) -> Reader:
-    """A reader that wants text."""
-    return lambda content: refused(read, content.decode("utf-8", "replace"))
-
-
-def checkpoint_bytes() -> bytes:
-    """A small checkpoint."""
-    import numpy as np
-
-    from jaxsnn.search import checkpoint
-    from jaxsnn.search.evolve import Candidate, Generation
-
-    leader = Candidate(np.ones(2), 1.0, {"a": 1.0}, np.ones(3))
-    row = {"generation": 0, "parts": {"a": 1.0}, "best_cost": 1.0, "accuracy": 0.5, "image_evaluations": 5}
-    row |= {"mean_cost": 1.0, "std_cost": 1.0, "latency": None}
-    generation = Generation(0, (leader,), 1.0, 1.0, 4, 0, 5, 0.1, False, False)
-    state = checkpoint.Checkpoint({}, generation, {".members": np.ones((4, 2))}, {}, [row], 1.0)
-    return checkpoint.to_bytes(state)
-
-
-def read_checkpoint(content: bytes) -> None:
-    """Read a checkpoint, which is refused with ``ValueError``."""
-    from jaxsnn.search import checkpoint
-
-    try:
-        checkpoint.from_bytes(content)
-    except ValueError as error:
-        assert str(error)
-
-
-def readers(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
-    """Readers by name, each with some files that it takes; ``folder`` is for readers that want a path."""
-    import pickle
-
-    import numpy as np
-    from safetensors.numpy import save
-
-    from data import safe_pickle
-    from jaxsnn.conversion.loading import load_network
-    from jaxsnn.conversion.state_dicts import read_foreign
-    from jaxsnn.networks import json_format
-    from jaxsnn.networks.architectures import architecture
-    from jaxsnn.records.run_config import from_record
-    from jaxsnn.records.run_folder import read_history
-    from jaxsnn.records.thresholds_file import read_thresholds
-    from jaxsnn.runtime.files import read_json
-
-    described = json_format.to_json(architecture("vgg4", width=0.02)).encode()
-    arrays = save({"features.0.weight": np.zeros((4, 3, 3, 3), np.float32), "features.0.bias": np.zeros(4)})
-    return {
-        "checkpoint": (read_checkpoint, [checkpoint_bytes()]),
-        "network description": (of_text(json_format.from_json), [described]),
-        "weights": (of_path(load_network, folder / "file.safetensors"), [arrays]),
-        "PyTorch's safetensors": (of_path(read_foreign, folder / "plain.safetensors"), [arrays]),
-        "thresholds": (
-            of_path(read_thresholds, folder / "thresholds.json"),
-            [b'{"thresholds": [1.0, 2e3], "v0": [0.5, 0], "delay": "layer", "weights": null}'],
-        ),
-        "configuration": (
-            of_path(lambda path: from_record(read_json(path), path), folder / "config.json"),
-            [b'{"preset": "cifar10", "population": 5, "search": ["v0"], "mutation": [0.5, 1.0], "race": 0.9}'],
-        ),
-        "history": (
-            of_path(read_history, folder / "history.jsonl"),
-            [b'{"generation": 0}\n{"generation": 1}\n'],
-        ),
-        "CIFAR's pickle": (
-            lambda content: refused(safe_pickle.loads, content),
-            [pickle.dumps({b"data": [1, 2], b"labels": (3, "x", None, 1.5, True)}, protocol=p) for p in (0, 2, 4)],
-        ),
-    }
+def limit_memory(megabytes: int) -> None:
+    """Let this process have so much more address space than it has now: what asks for more gets a MemoryError."""
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    most = held + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def fuzz_here(config: FuzzConfig, reader: Reader, examples: list[bytes], folder: Path) -> None:
@@ -161,16 +88,18 @@ def fuzz_here(config: FuzzConfig, reader: Reader, examples: list[bytes], folder:
     corpus.mkdir()
     for number, example in enumerate(examples):
         (corpus / str(number)).write_bytes(example)
-    options = [f"-runs={config.runs}", f"-max_total_time={config.seconds}", f"-rss_limit_mb={config.memory}"]
-    options += ["-timeout=10", "-max_len=65536", f"-artifact_prefix={folder}/", str(corpus)]
-    atheris.Setup([sys.argv[0], *options], reader)
+    options = [f"-runs={config.runs}", f"-max_total_time={config.seconds}", "-rss_limit_mb=0"]
+    options += ["-timeout=60", "-max_len=65536", f"-artifact_prefix={folder}/", str(corpus)]
+    limit_memory(config.memory)
+    atheris.Setup([sys.argv[0], *options], bounded(reader, config.slowest))
     atheris.Fuzz()
 
 
 def fuzz_apart(config: FuzzConfig, name: str) -> tuple[list[str], str, bool]:
     """Fuzz one reader in a process of its own: its row of the table, what it said, whether it has a finding."""
     called = [sys.executable, "-m", "benchmarks.fuzz", "--target", name]
-    called += ["--runs", str(config.runs), "--seconds", str(config.seconds), "--memory", str(config.memory)]
+    for option in ("runs", "seconds", "memory", "slowest"):
+        called += [f"--{option}", str(getattr(config, option))]
     child = subprocess.run(called, capture_output=True, text=True, env=os.environ)
     said = child.stdout + child.stderr
     done = re.findall(r"Done (\d+) runs", said)
@@ -183,11 +112,14 @@ def fuzz_apart(config: FuzzConfig, name: str) -> tuple[list[str], str, bool]:
 def main(config: FuzzConfig) -> None:
     """Fuzz every reader, print what came out; exit code 1 where one has a finding."""
     from jaxsnn.errors import UserError
-    from jaxsnn.runtime.checks import at_least
+    from jaxsnn.runtime.checks import at_least, in_range
 
     at_least(config, runs=1, seconds=1, memory=1)
+    in_range(config, "(0, inf)", "slowest")
     with tempfile.TemporaryDirectory() as scratch:
         with instrumented():
+            from benchmarks.fuzz_readers import readers
+
             found = readers(Path(scratch))
         if config.target is not None and config.target not in found:
             raise UserError(f"no reader {config.target!r}: the readers are {', '.join(found)}")
