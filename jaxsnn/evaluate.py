@@ -5,15 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import Progress
 
 import data
 from jaxsnn.analysis.comparison import compare_networks
+from jaxsnn.analysis.energy import energy_of, read_costs
+from jaxsnn.analysis.neurobench import neurobench
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
-from jaxsnn.cli.inputs import kept
 from jaxsnn.cli.inputs import kept
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.conversion.calibration import calibrate
@@ -23,6 +25,7 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.records.finished_run import located_folder, located_record, network_of
 from jaxsnn.records.thresholds_file import GENES, read_thresholds
 from jaxsnn.reports import figures
+from jaxsnn.reports.energy import energy_table
 from jaxsnn.reports.run_pages import spared
 from jaxsnn.reports.tables import comparison_table
 from jaxsnn.runtime.checks import at_least, in_range
@@ -57,11 +60,6 @@ class EvaluateConfig(PlanOptions, DebugOptions):
     run's."""
     resize: int | None = None
     """Length of their shorter side before they are cropped; default: the run's, or 8 / 7 of --image-size."""
-    image_size: int | None = None
-    """Side of the square that images of imagefolder and tfds:NAME are resized and cropped to; default: the
-    run's."""
-    resize: int | None = None
-    """Length of their shorter side before they are cropped; default: the run's, or 8 / 7 of --image-size."""
     images: int | None = None
     """Test images; default: all."""
     timesteps: int = 100
@@ -73,6 +71,10 @@ class EvaluateConfig(PlanOptions, DebugOptions):
     """Count one step of delay per layer or none; default: as in the file, or per layer."""
     comparison: Literal[">", ">="] | None = None
     """Fire above the threshold, or at it too; default: as in the file, or above."""
+    energy: Path | None = None
+    """TOML file of one's own picojoules an operation, to be counted beside the usual ones."""
+    neurobench: int | None = None
+    """Also give the measures of NeuroBench on so many of the test images."""
     out: Path | None = None
     """Also write results.json and the figure of the accuracies into this folder."""
 
@@ -94,9 +96,9 @@ class Source:
 def evaluate(config: EvaluateConfig) -> dict:
     """Run the command; returns the results."""
     console = command.TextConsole()
-    at_least(config, timesteps=1, calibration_images=1)
+    at_least(config, timesteps=1, calibration_images=1, neurobench=1)
     in_range(config, "(0, 100]", "percentile")
-    plan = config.plan()
+    plan, costs = config.plan(), read_costs(config.energy)
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
     found = read_thresholds(config.run)
@@ -118,11 +120,12 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.explain_plan:
         print_plan(console, snn, plan, dynamics, config.timesteps, 2, len(test))
         return {}
+    optimized = network_of(found, _folder(config), snn), Genes.from_record(found)
     with Progress(console=console) as bar:
         task = bar.add_task(f"{len(test)} test images", total=2 * len(test))
         tested = compare_networks(
             (snn, baseline),
-            (network_of(found, _folder(config), snn), Genes.from_record(found)),
+            optimized,
             test.images,
             test.labels,
             config.timesteps,
@@ -131,7 +134,8 @@ def evaluate(config: EvaluateConfig) -> dict:
             lambda n: bar.update(task, advance=n),
         )
     tested = replace(tested, baseline=replace(tested.baseline, percentile=percentile))
-    results = tested.to_json() | {
+    results = tested.to_json()
+    results |= {"energy": energy_of(snn.network, results, costs)} | {
         "data": source.name,
         "network": snn.network.name,
         "weights_sha256": sha256,
@@ -139,13 +143,34 @@ def evaluate(config: EvaluateConfig) -> dict:
         "versions": versions(),
         "device": describe_device(),
     }
+    if config.neurobench is not None:
+        pairs = {"baseline": (snn, baseline), "optimized": optimized}
+        results["neurobench"] = _neurobench(
+            pairs, np.asarray(test.images[: config.neurobench]), config.timesteps, dynamics
+        )
     report(config, console, tested, results)
     return results
+
+
+def _neurobench(
+    pairs: dict[str, tuple[SNN, Genes]], images: np.ndarray, timesteps: int, dynamics: Dynamics
+) -> dict[str, Any]:
+    """NeuroBench's measures of networks, without layer delay."""
+    found: dict[str, Any] = {"images": len(images)}
+    for name, (snn, genes) in pairs.items():
+        steps = max(1, timesteps - dynamics.silent_steps(snn.network))
+        measured = neurobench(snn, genes, images, timesteps=steps, comparison=dynamics.comparison)
+        found[name] = measured.to_json()
+    return found
 
 
 def report(config: EvaluateConfig, console: Console, tested: TestResult, results: dict) -> None:
     """Print the table, and write what ``--out`` asks for: the numbers before the figure."""
     console.print(comparison_table(tested))
+    console.print(energy_table(results["energy"]))
+    for name in ("baseline", "optimized") if "neurobench" in results else ():
+        measures = ", ".join(f"{key} {value:,.4g}" for key, value in results["neurobench"][name].items())
+        console.print(f"NeuroBench, {name}: {measures}", highlight=False, soft_wrap=True)
     if config.out is not None:
         write_json(config.out / "results.json", results)
         with spared(partial(command.warn, console), path := config.out / "accuracy.png"):
@@ -160,9 +185,6 @@ def source_of(config: EvaluateConfig) -> Source:
     for name in ("data", "data_dir"):
         if not isinstance(held.get(name), str | None):
             raise UserError(f"{record}: {name} is {held[name]!r}, expected a string"[:500])
-    for name in ("image_size", "resize"):
-        if type(held.get(name)) not in (int, type(None)):
-            raise UserError(f"{record}: {name} is {held[name]!r}, expected a whole number"[:500])
     for name in ("image_size", "resize"):
         if type(held.get(name)) not in (int, type(None)):
             raise UserError(f"{record}: {name} is {held[name]!r}, expected a whole number"[:500])

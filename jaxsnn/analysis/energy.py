@@ -11,7 +11,7 @@ Everything is counted by the layer that sends: ``image`` first, then each spikin
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ def snn_energy(network: Network, activity: Activity, costs: Costs) -> tuple[floa
     )
 
 
-def read_costs(path: Path) -> dict[str, Costs]:
-    """One's own constants: a TOML file with a table of picojoules for each kind of hardware.
+def read_costs(path: Path | None) -> dict[str, Costs]:
+    """One's own constants: a TOML file with a table of picojoules for each kind of hardware; none without a file.
 
         [my-chip]
         mac = 3.1
@@ -76,6 +76,8 @@ def read_costs(path: Path) -> dict[str, Costs]:
     Raises:
         UserError: no such file, or something else in it.
     """
+    if path is None:
+        return {}
     try:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -128,6 +130,7 @@ def energy_record(
         "layers": ["image", *(layer.name for layer in network.spiking)],
         "ann_macs": list(macs(network)),
         "steps": {which: activity.steps for which, activity in activities.items()},
+        "picojoules": {name: asdict(costs) for name, costs in {**HOROWITZ, **(own or {})}.items()},
         "kinds": kinds,
         "totals": {name: {which: math.fsum(rows) for which, rows in kind.items()} for name, kind in kinds.items()},
     }
@@ -135,3 +138,20 @@ def energy_record(
 
 def _microjoules(picojoules: Sequence[float]) -> list[float]:
     return (np.asarray(picojoules, np.float64) * 1e-6).tolist()
+
+
+def energy_of(
+    network: Network, tested: Mapping[str, Any], own: Mapping[str, Costs] | None = None
+) -> dict[str, Any]:
+    """``energy_record`` of the networks in the test part of a results.json."""
+    silent = tested["delay_steps"] if tested["delay"] == "layer" else 0
+    activities = {
+        which: Activity(
+            max(0, tested["timesteps"] - silent),
+            tuple(tested[which]["spikes_per_image_by_layer"]),
+            tuple(tested[which]["synops_per_image_by_layer"]),
+        )
+        for which in ("baseline", "half_full", "optimized")
+        if which in tested
+    }
+    return energy_record(network, activities, own)

@@ -8,6 +8,7 @@ multiplications (MACs): those of the image, and those that an average pool is in
 ``Observables.synops`` is another measure, without the image, in which a pool's spikes stay spikes.
 """
 
+import functools
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -15,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.analysis.operations import products
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Arrays, Conv, Dense, Edge, Network, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, Arrays, Conv, Dense, Edge, Network, Op, layer_shapes, output_shape
 from jaxsnn.networks.forward import preprocess
-from jaxsnn.networks.linear_maps import LinearMap, linear_map
+from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.simulation.step import initial_state, neurons_of, snn_step, wire
 
@@ -49,12 +51,13 @@ class NeuroBench:
 
 
 class _Site(NamedTuple):
-    """A map that is counted: what leads to its input, and how many weights that are not 0 each input drives."""
+    """A map that is counted: the ops in front of it in its edge; the shapes of the edge's input and of its own."""
 
     source: int
-    before: LinearMap
-    reach: jax.Array
-    dense: int
+    before: tuple[Op, ...]
+    op: Conv | Dense
+    whole: tuple[int, ...]
+    shape: tuple[int, ...]
 
 
 class _Counts(NamedTuple):
@@ -89,74 +92,68 @@ def neurobench(
     if not len(images) or timesteps < 1:
         raise UserError(f"there are {len(images)} images and {timesteps} timesteps, expected at least one of each")
     one = genes.map(lambda part: jnp.asarray(part[0], jnp.float32))
-    sites = _sites(snn.network, snn.params)
+    sites = _sites(snn.network)
     dynamics = Dynamics(comparison, "none")
-
-    @jax.jit
-    def counted(part: jax.Array) -> _Counts:
-        return _count(snn, one, sites, part, timesteps, dynamics)
-
     image = np.array([site.source == IMAGE for site in sites])
     times = np.where(image[None, :] & (np.arange(timesteps)[:, None] > 0) & (not image_every_step), 0, 1)
     macs, acs, spikes, updates = 0.0, 0.0, 0, 0
     for start in range(0, len(images), BATCH):
-        found = counted(jnp.asarray(images[start : start + BATCH]))
+        part = np.asarray(images[start : start + BATCH])
+        found = _count(snn.network, timesteps, dynamics, snn.params, one, part)
         operations = np.asarray(found.operations, np.int64).sum(2) * times
         binary = np.asarray(found.binary).all(2)
         macs, acs = macs + operations[~binary].sum(), acs + operations[binary].sum()
         spikes, updates = spikes + int(found.spikes.sum()), updates + int(found.updates.sum())
     cells = sum(int(np.prod(shape)) for shape in layer_shapes(snn.network)[:-1]) * timesteps * len(images)
-    dense = float((times * np.array([site.dense for site in sites])).sum())
+    dense = float((times * np.array([products(site.op, site.shape) for site in sites])).sum())
     return NeuroBench(
         1 - spikes / cells, float(macs / len(images)), float(acs / len(images)), dense, updates / len(images)
     )
 
 
-def _sites(network: Network, params: Arrays) -> list[_Site]:
+def _sites(network: Network) -> list[_Site]:
     shapes, found = layer_shapes(network), []
     for layer in network.layers:
         for edge in layer.edges:
-            found += _sites_of(edge, network.input_shape if edge.source == IMAGE else shapes[edge.source], params)
+            found += _sites_of(edge, network.input_shape if edge.source == IMAGE else shapes[edge.source])
     return found
 
 
-def _sites_of(edge: Edge, shape: tuple[int, ...], params: Arrays) -> list[_Site]:
-    whole, found = shape, []
+def _sites_of(edge: Edge, whole: tuple[int, ...]) -> list[_Site]:
+    shape, found = whole, []
     for position, op in enumerate(edge.ops):
         if isinstance(op, Conv | Dense):
-            kernel = np.asarray(params[f"{op.name}.kernel"])
-            before = linear_map(edge.ops[:position], params, whole, sums=jnp.float32)
-            reach = _reach(op, (kernel != 0).astype(np.float32), shape)
-            dense = _reach(op, np.ones_like(kernel, np.float32), shape).sum()
-            found.append(_Site(edge.source, before, reach, int(dense)))
+            found.append(_Site(edge.source, edge.ops[:position], op, whole, shape))
         shape = output_shape(op, shape)
     return found
 
 
-def _reach(op: Conv | Dense, kernel: np.ndarray, shape: tuple[int, ...]) -> jax.Array:
-    """The sum of the weights that each input drives, int32 of ``shape``."""
-    mapped = linear_map((op,), {f"{op.name}.kernel": jnp.asarray(kernel)}, shape)
-    return jnp.round(jax.grad(lambda x: mapped(x).sum())(jnp.zeros((1, *shape)))[0]).astype(jnp.int32)
+def _reach(site: _Site, params: Arrays) -> jax.Array:
+    """How many weights that are not 0 each input drives, int32 of the input's shape."""
+    name = f"{site.op.name}.kernel"
+    nonzero = {name: (jnp.asarray(params[name]) != 0).astype(jnp.float32)}
+    mapped = linear_map((site.op,), nonzero, site.shape)
+    return jnp.round(jax.grad(lambda x: mapped(x).sum())(jnp.zeros((1, *site.shape)))[0]).astype(jnp.int32)
 
 
+@functools.partial(jax.jit, static_argnames=("network", "timesteps", "dynamics"))
 def _count(
-    snn: SNN, genes: Genes, sites: list[_Site], images: jax.Array, timesteps: int, dynamics: Dynamics
+    network: Network, timesteps: int, dynamics: Dynamics, params: Arrays, genes: Genes, images: jax.Array
 ) -> _Counts:
     """The counts of each step, with a leading axis of time."""
-    network = snn.network
-    wiring, neurons = wire(network, snn.params, images, jnp.float32), neurons_of(network, genes, snn.params)
-    pixels = preprocess(network, images)
-    batch = len(images)
+    sites = _sites(network)
+    wiring, neurons = wire(network, params, images, jnp.float32), neurons_of(network, genes, params)
+    before = [linear_map(site.before, params, site.whole, sums=jnp.float32) for site in sites]
+    reaches = [_reach(site, params) for site in sites]
+    pixels, batch = preprocess(network, images), len(images)
 
     def step(state, _):
         new, spikes = snn_step(network, dynamics, wiring, neurons, state)
         operations, binary = [], []
-        for site in sites:
-            x = site.before(pixels if site.source == IMAGE else spikes[site.source]).reshape(
-                batch, *site.reach.shape
-            )
+        for site, leading, reach in zip(sites, before, reaches):
+            x = leading(pixels if site.source == IMAGE else spikes[site.source]).reshape(batch, *site.shape)
             axes = tuple(range(1, x.ndim))
-            operations.append(jnp.where(x != 0, site.reach, 0).sum(axes))
+            operations.append(jnp.where(x != 0, reach, 0).sum(axes))
             binary.append(((x == 0) | (jnp.abs(x) == 1)).all(axes))
         fired = sum(s.astype(jnp.int32).reshape(batch, -1).sum(1) for s in spikes)
         changed = sum((a != b).reshape(batch, -1).sum(1) for a, b in zip(state.membranes, new.membranes))

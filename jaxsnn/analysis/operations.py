@@ -38,13 +38,18 @@ def macs(network: Network) -> tuple[int, ...]:
 def _macs(edge: Edge, shape: tuple[int, ...]) -> int:
     total = 0
     for op in edge.ops:
-        if isinstance(op, Dense):
-            total += math.prod(shape) * op.features
-        elif isinstance(op, Conv):
-            rows, columns = (int(tap_table(op.taps, axis, shape[axis]).sum()) for axis in (0, 1))
-            total += rows * columns * shape[2] // op.groups * op.features
+        if isinstance(op, Conv | Dense):
+            total += products(op, shape)
         shape = output_shape(op, shape)
     return total
+
+
+def products(op: Conv | Dense, shape: tuple[int, ...]) -> int:
+    """Inputs times the weights that each drives, for a map of an input of ``shape``."""
+    if isinstance(op, Dense):
+        return math.prod(shape) * op.features
+    rows, columns = (int(tap_table(op.taps, axis, shape[axis]).sum()) for axis in (0, 1))
+    return rows * columns * shape[2] // op.groups * op.features
 
 
 def neurons(network: Network) -> tuple[int, ...]:

@@ -214,14 +214,14 @@ def _node(nir: Any, piece: _Piece, dialect: Dialect) -> Any:
     weight, bias = piece.weight.astype(np.float32), piece.bias.astype(np.float32)
     match piece.op:
         case Conv() as op:
-            weight, pads = _square(op, weight)
+            weight, pads = _square(op, _ungrouped(op, weight))
             return nir.Conv2d(
                 input_shape=piece.shape[:2],
                 weight=weight,
                 stride=op.taps.strides,
                 padding=pads,
                 dilation=op.taps.dilation,
-                groups=op.groups,
+                groups=1,
                 bias=bias,
             )
         case Dense():
@@ -234,6 +234,16 @@ def _node(nir: Any, piece: _Piece, dialect: Dialect) -> Any:
             )
     shape = (piece.shape[-1], *piece.shape[:-1])
     return nir.Flatten(input_type={"input": np.array(shape)}, start_dim=0, end_dim=-1)
+
+
+def _ungrouped(op: Conv, weight: np.ndarray) -> np.ndarray:
+    """A grouped kernel with its zeros: nir takes the channels of a group for those of the input."""
+    features, channels = weight.shape[0] // op.groups, weight.shape[1]
+    whole = np.zeros((weight.shape[0], channels * op.groups, *weight.shape[2:]), np.float32)
+    for group in range(op.groups):
+        rows = slice(group * features, (group + 1) * features)
+        whole[rows, group * channels : (group + 1) * channels] = weight[rows]
+    return whole
 
 
 def _square(op: Conv, weight: np.ndarray) -> tuple[np.ndarray, Pair]:

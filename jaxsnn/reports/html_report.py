@@ -11,6 +11,7 @@ from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.errors import UserError
 from jaxsnn.reports import html_elements as html
 from jaxsnn.reports import labels
+from jaxsnn.reports.energy import energy_section
 from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import read_json, write_atomically
 from jaxsnn.search.cost import PICOJOULE_PER_ADD
@@ -77,6 +78,7 @@ def build(folder: Path) -> str:
     sections = [
         _summary(folder, result, entries),
         _layers(folder, result, entries),
+        *([f"<h2>Energy</h2>{energy_section(entries.entries('energy'))}"] if entries.known("energy") else []),
         _search(folder, entries.entries("optimized")),
     ]
     sections += _found(folder / "explain.json", _explanation)

@@ -8,50 +8,22 @@ import numpy as np
 import pytest
 
 from helpers.exported import run_integers, run_torch, written
-from helpers.networks import BACKENDS, dyadic_images, dyadic_snn, dyadic_thresholds
+from helpers.networks import (
+    BACKENDS,
+    dyadic_images,
+    dyadic_snn,
+    dyadic_thresholds,
+    random_snn,
+    with_all_ops,
+)
 from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.exports.integers import integer_files
 from jaxsnn.exports.torch_module import code, torch_files
 from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.observe import observe_images, record
 from jaxsnn.simulation.plan import Plan
-
-ALL_OPS = Network(
-    "all ops",
-    (8, 6, 2),
-    3,
-    (
-        Layer("a", (Edge(IMAGE, (Conv("a", 4, (1, 3), bias=True, padding=((0, 0), (2, 1))),)),)),
-        Layer("b", (Edge(0, (Conv("b", 4, 3, dilation=2, groups=4, bias=True), AvgPool(3, 2, 1))),)),
-        Layer("c", (Edge(1, (Conv("c", 4, bias=True),)), Edge(1, ()))),
-        Layer("d", (Edge(2, (AvgPool((3, 2)), Dense("d", 3, bias=True))),)),
-    ),
-    (0.0, 0.0),
-    (1 / 255.0, 1 / 255.0),
-)
-"""Rectangular, dilated, depthwise, padded on one side only, overlapping pools, a shortcut."""
-
-
-def random_snn(network, seed=0, starts=True):
-    """Random weights that make every layer fire, with an initial membrane a channel."""
-    layers = network.layers
-    if starts:
-        layers = (*(dataclasses.replace(layer, start=True) for layer in network.spiking), network.layers[-1])
-    network = dataclasses.replace(network, layers=layers)
-    rng = np.random.default_rng(seed)
-    shapes = shapes_of(network)
-    return SNN(
-        network,
-        {
-            key: rng.uniform(-0.4, 0.5, shape).astype(np.float32)
-            if key.endswith("start")
-            else rng.normal(0.05, np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
-            for key, shape in shapes.items()
-        },
-    )
 
 
 def converted(snn, timesteps=12, **changes):
@@ -73,7 +45,7 @@ def test_the_module_is_the_simulator_bit_for_bit_where_sums_are_exact(name, comp
 
 def test_the_module_has_every_op_and_channels_that_start_apart(tmp_path):
     pytest.importorskip("torch")
-    one = converted(random_snn(ALL_OPS), delay="none", leak=np.array([[0.5, 0.875, 1.0]]))
+    one = converted(random_snn(with_all_ops(even=False)), delay="none", leak=np.array([[0.5, 0.875, 1.0]]))
     images = dyadic_images(40, (8, 6, 2))
     found = run_torch(written(tmp_path, torch_files(one)), images)
     _, spikes, scores = record(one.snn, one.genes, images, one.steps, one.dynamics)
@@ -112,7 +84,7 @@ def test_names_from_a_file_cannot_become_code():
 @pytest.mark.parametrize("name", ["pool_after", "bias", "residual"])
 def test_the_integers_give_the_spikes_of_int8_bit_for_bit(name, backend, tmp_path):
     snn = dyadic_snn(name)
-    one = converted(random_snn(snn.network, starts=True), comparison=">=", delay="none")
+    one = converted(random_snn(snn.network), comparison=">=", delay="none")
     images, labels = dyadic_images(4), np.arange(4) % 3
     scores, spikes = run_integers(written(tmp_path, integer_files(one)), images)
     counts, right = observe_images(

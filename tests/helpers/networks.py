@@ -83,3 +83,30 @@ def dyadic_images(count, shape=(8, 8, 2), seed=1):
 def dyadic_thresholds(layers, candidates=1, seed=2):
     """Thresholds in {2..8} / 4, (candidates, layers)."""
     return np.random.default_rng(seed).integers(2, 9, (candidates, layers)) / 4
+
+
+def with_all_ops(even):
+    """Rectangular, dilated, depthwise, overlapping and padded pools, a shortcut; unless ``even``, a padding that
+    differs between the sides."""
+    padding = ((0, 0), (1, 1) if even else (2, 1))
+    layers = (
+        Layer("a", (Edge(IMAGE, (Conv("a", 4, (1, 3), bias=True, padding=padding),)),)),
+        Layer("b", (Edge(0, (Conv("b", 4, 3, dilation=2, groups=4, bias=True), AvgPool(3, 2, 1))),)),
+        Layer("c", (Edge(1, (Conv("c", 4, bias=True),)), Edge(1, ()))),
+        Layer("d", (Edge(2, (AvgPool((3, 2)), Dense("d", 3, bias=True))),)),
+    )
+    return Network("all ops", (8, 6, 2), 3, layers, PLAIN["mean"], PLAIN["std"])
+
+
+def random_snn(network, seed=0, starts=True):
+    """Random weights that make every layer fire, and unless not ``starts``, an initial membrane a channel."""
+    if starts:
+        spiking = (dataclasses.replace(layer, start=True) for layer in network.spiking)
+        network = dataclasses.replace(network, layers=(*spiking, network.layers[-1]))
+    rng = np.random.default_rng(seed)
+    params = {}
+    for key, shape in shapes_of(network).items():
+        kernel = key.endswith("kernel")
+        drawn = rng.normal(0.05, np.prod(shape[:-1]) ** -0.5, shape) if kernel else rng.uniform(-0.4, 0.5, shape)
+        params[key] = drawn.astype(np.float32)
+    return SNN(network, params)
