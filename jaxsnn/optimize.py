@@ -17,6 +17,7 @@ from rich.progress import Progress
 import evo
 from jaxsnn.analysis.adversarial import ann_victim, perturb
 from jaxsnn.analysis.comparison import compare_networks
+from jaxsnn.analysis.energy import energy_of, read_costs
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
@@ -26,7 +27,7 @@ from jaxsnn.records.calibrated_network import load_start, save_start
 from jaxsnn.records.listing import check_made_by, how_to_resume, resumable
 from jaxsnn.records.outcome import SearchResult, results_of, write_results, write_thresholds
 from jaxsnn.records.run_config import RunConfig, from_record, to_record
-from jaxsnn.reports import run_pages, tensorboard_log
+from jaxsnn.reports import energy, run_pages, tensorboard_log
 from jaxsnn.reports.tables import comparison_table
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.files import plain, read_json
@@ -62,7 +63,9 @@ class OptimizeConfig(DebugOptions, HostOptions, PlanOptions, RunConfig):
     resume: Unrecorded[Path | None] = None
     """Resume the run in this folder, with the settings it was started with; only where and how it computes can be
     given again: --weights, --data-dir, --rows, --block, --memory-limit, --mesh, --threads, --checkpoint-every,
-    --tensorboard, and the other processes."""
+    --tensorboard, --energy, and the other processes."""
+    energy: Unrecorded[Path | None] = None
+    """TOML file of one's own picojoules an operation, beside the usual ones; results.json holds them."""
 
 
 MOVABLE = marked(OptimizeConfig, "where")
@@ -75,7 +78,7 @@ def resumed(config: OptimizeConfig) -> OptimizeConfig:
     if folder is None:
         raise ValueError("not a run to resume")
     usual = OptimizeConfig.of(config.preset)
-    free = {*MOVABLE, "resume", "debug", *vars(HostOptions())}
+    free = {*MOVABLE, "resume", "debug", "energy", *vars(HostOptions())}
     given = {name: value for name, value in vars(config).items() if value != getattr(usual, name)}
     if config.preset != OptimizeConfig().preset:
         given["preset"] = config.preset
@@ -91,7 +94,7 @@ def resumed(config: OptimizeConfig) -> OptimizeConfig:
     run_folder.check_folder(folder)
     held = from_record(read_json(folder / "config.json"), folder / "config.json", OptimizeConfig)
     moved = {name: value for name, value in given.items() if name in MOVABLE}
-    return replace(held, **moved, out=folder, debug=config.debug)
+    return replace(held, **moved, out=folder, debug=config.debug, energy=config.energy)
 
 
 def optimize(config: OptimizeConfig) -> dict:
@@ -145,6 +148,7 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
             config = config.checked()
             if config.weights is not None:  # a run may be read from another folder
                 config = replace(config, weights=config.weights.absolute())
+            read_costs(config.energy)  # what is wrong with it is said before the search
             if config.tensorboard:
                 tensorboard_log.check_installed()
             make_mesh(config.mesh)
@@ -216,12 +220,13 @@ def _search(run: _Run) -> dict:
             write_thresholds(folder, config, run.inputs.snn, run.inputs.sha256, found, start is not None)
         tested = _test(run, start, found, bar)
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
+    results["energy"] = energy_of(run.inputs.snn.network, tested, read_costs(config.energy))
     write_results(folder, results, found)
     checkpoint.clear(folder)
     run_pages.draw(folder, results, rows, partial(command.warn, console))
     if "clean" in results:
         console.print(comparison_table(results["clean"]))
-    console.print(comparison_table(results))
+    console.print(comparison_table(results), energy.energy_table(results["energy"]))
     ended = " (stopped)" if found.stopped_early else " (converged)" if found.last.converged else ""
     console.print(
         f"{found.last.number} generations{ended}, {found.last.evaluations} evaluations "
