@@ -15,7 +15,7 @@ from jaxsnn.networks.taps import Pads, Pair, Taps
 
 Shape = tuple[int, ...]
 NO_PADS: Pads = ((0, 0), (0, 0))
-LARGEST_VALUE = 2**28
+LARGEST_VALUE = 2**26
 """Numbers that one value of a graph may have: a file that says more is refused before anything is computed."""
 
 
@@ -138,12 +138,14 @@ class Graph:
 
     Attributes:
         shapes: of every value, with the batch.
+        axes: letters of the input's axes where they are not N, C, H, W ("NHWC").
         notes: sentences about what was read differently from what the source says.
     """
 
     nodes: tuple[Node, ...]
     shapes: tuple[Shape, ...]
     output: int
+    axes: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -158,7 +160,6 @@ class Builder:
         _check_size("the input", shape)
         self.nodes: list[Node] = []
         self.shapes: list[Shape] = [shape]
-        self.notes: list[str] = []
 
     def add(self, operation: Operation, *inputs: int, name: str) -> ValueId:
         """The value that ``operation`` makes of others; raises ``UserError`` where it does not fit them."""
@@ -168,8 +169,8 @@ class Builder:
         self.shapes.append(shape)
         return ValueId(len(self.nodes))
 
-    def graph(self, output: int) -> Graph:
-        """The graph that ends in ``output``, without what does not reach it."""
+    def graph(self, output: int, axes: str = "") -> Graph:
+        """The graph that ends in ``output``, without what does not reach it; ``axes`` as in ``Graph``."""
         needed = {output}
         for index in range(len(self.nodes), 0, -1):
             if index in needed:
@@ -179,7 +180,7 @@ class Builder:
         nodes = [self.nodes[index - 1] for index in kept]
         renumbered = tuple(Node(n.operation, tuple(place[i] for i in n.inputs), n.name) for n in nodes)
         shapes = (self.shapes[0], *(self.shapes[index] for index in kept))
-        return Graph(renumbered, shapes, place[output], tuple(self.notes))
+        return Graph(renumbered, shapes, place[output], axes)
 
 
 def with_average_pools(graph: Graph) -> Graph:
@@ -226,8 +227,9 @@ def _shape_after(operation: Operation, shapes: list[Shape], name: str) -> Shape:
             raise UserError(f"{name} gets {' and '.join(map(str, shapes))}, expected {what}")
 
     match operation:
-        case Convolution(weight=weight, groups=groups):
-            expect(weight.ndim == 4, f"a kernel of four axes, not {weight.shape}")
+        case Convolution(weight=weight, bias=bias, groups=groups):
+            expect(weight.ndim == 4 and 0 not in weight.shape, f"a kernel of four axes, not {weight.shape}")
+            expect(groups > 0 and (bias is None or bias.shape == weight.shape[:1]), "a bias a feature")
             expect(
                 len(first) == 4 and first[1] == weight.shape[1] * groups and weight.shape[0] % groups == 0,
                 f"(N, {weight.shape[1] * groups}, H, W)",
@@ -236,11 +238,14 @@ def _shape_after(operation: Operation, shapes: list[Shape], name: str) -> Shape:
         case Pool():
             expect(len(first) == 4, "(N, C, H, W)")
             return _spatial(operation.taps, first, first[1], name)
-        case Linear(weight=weight):
-            expect(weight.ndim == 2 and first[-1] == weight.shape[1], f"a last axis for a matrix {weight.shape}")
+        case Linear(weight=weight, bias=bias):
+            expect(weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1]), "a bias a feature")
+            expect(first[-1] == weight.shape[1], f"a last axis for a matrix {weight.shape}")
             return (*first[:-1], weight.shape[0])
-        case Norm(scale=scale):
-            expect(len(first) > 1 and first[1] == len(scale), f"{len(scale)} channels")
+        case Norm(scale=scale, variance=variance, epsilon=epsilon):
+            arrays = (scale, operation.bias, operation.mean, variance)
+            expect(len(first) > 1 and all(a.shape == (first[1],) for a in arrays), f"{scale.shape} channels")
+            expect(variance.min() >= 0 and epsilon >= 0 and bool((variance + epsilon).all()), "variances above 0")
         case Affine(scale=scale, shift=shift):
             try:
                 fits = np.broadcast_shapes(first, scale.shape, shift.shape) == first

@@ -1,13 +1,15 @@
 """A spiking network from a file of trained weights, ours or another program's."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxsnn.conversion.folding import fold
 from jaxsnn.conversion.import_network import import_network
+from jaxsnn.conversion.model_import import import_model, is_model_file
 from jaxsnn.conversion.state_dicts import read_foreign
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network, Params
@@ -33,8 +35,8 @@ def load_network(
     """The network of a weights file, norms not yet folded, and its float32 parameters.
 
     Args:
-        weights: safetensors with a network description, safetensors without one, or a PyTorch ``state_dict``;
-            None is the embedded network.
+        weights: safetensors with a network description, safetensors without one, a PyTorch ``state_dict``, or a
+            whole model (.onnx, .pt2); None is the embedded network.
         network: of a file without a description: an architecture's name or the path of a description; None
             infers it from the shapes.
         image_shape: (H, W, C) of the images that a file without a description is for.
@@ -50,6 +52,14 @@ def load_network(
         if network is not None:
             raise UserError(f"{path} describes its own network: leave --network out")
         return load_weights(path)[:2]
+    if is_model_file(path):
+        if network is not None:
+            raise UserError(f"{path} holds a whole model: leave --network out")
+        model = import_model(path)
+        if say is not None:
+            for note in model.notes:
+                say(f"{path}: {note}")
+        return model.network, model.params
     imported = import_network(read_foreign(path), network, image_shape=image_shape)
     if say is not None:
         for note in imported.notes:
@@ -70,24 +80,53 @@ def load_snn(
 
 
 def load(
-    weights: Path | str | None = None,
+    weights: Any = None,
     network: str | None = None,
     image_shape: tuple[int, int, int] | None = None,
+    *,
+    input_shape: Sequence[int] | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    max_pool: str = "refuse",
+    say: Callable[[str], None] | None = print,
 ) -> SNN:
-    """A converted spiking network from a file of trained weights; without arguments the embedded one.
+    """A converted spiking network, from a live model or a file; without arguments the embedded one.
 
     Args:
-        weights: safetensors of jaxsnn.train, a PyTorch ``state_dict`` (.pt), or plain safetensors.
-        network: of a file that does not describe it: an architecture's name or the path of a description.
+        weights: a ``torch.nn.Module`` or Flax ``nnx.Module``; or the path of a whole model (.onnx, or .pt2 of
+            ``torch.export.save``), of safetensors of jaxsnn.train, of a PyTorch ``state_dict`` (.pt), or of plain
+            safetensors.
+        network: of a file of weights alone: an architecture's name or the path of a description.
         image_shape: (H, W, C) of the images that such a file is for.
+        input_shape: of one input of a live model as it takes it: (C, H, W) in PyTorch, (H, W, C) in Flax.
+        mean, std: of pixels in [0, 1], one number or one for each channel, with which a model's input was
+            normalised; without them it is taken to see pixels in [0, 1].
+        max_pool: what becomes of a model's max pools: "refuse", or "average" for average pools in their place.
+        say: gets a sentence for everything that was assumed of a model, and how far the logits are from its own.
 
     Raises:
-        UserError: the file cannot be read or does not fit the network.
+        UserError: the model or file cannot be read or converted; the sentence names the part that cannot.
 
     >>> load().network.classes
     10
+    >>> from flax import nnx
+    >>> model = nnx.Sequential(nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)), nnx.relu, lambda x: x.mean((1, 2)))
+    >>> load(model, input_shape=(8, 8, 3), say=None).network.classes
+    4
     """
-    return load_snn(None if weights is None else Path(weights), network, image_shape)[0]
+    whole = weights is not None and (not isinstance(weights, str | Path) or is_model_file(Path(weights)))
+    if not whole:
+        if any(value is not None for value in (input_shape, mean, std)) or max_pool != "refuse":
+            raise UserError("input_shape, mean, std and max_pool are for whole models: leave them out")
+        return load_snn(None if weights is None else Path(weights), network, image_shape)[0]
+    if network is not None or image_shape is not None:
+        raise UserError("network and image_shape are for files of weights alone: a whole model says them itself")
+    imported = import_model(weights, input_shape, mean=mean, std=std, max_pool=max_pool)
+    if say is not None:
+        for note in imported.notes:
+            say(note)
+    folded, params = fold(imported.network, imported.params)
+    return SNN(folded, to_device(params))
 
 
 def load_named(

@@ -58,21 +58,21 @@ from jaxsnn.networks.description import (
 )
 from jaxsnn.networks.weights import check_params
 
+MOST_TERMS = 512
+"""Chains that a value may be the sum of: a residual network of 152 layers in pre-activation form has 50."""
 
-def lower(
-    graph: Graph, name: str, mean: Sequence[float], std: Sequence[float], axes: str = ""
-) -> tuple[Network, Params]:
+
+def lower(graph: Graph, name: str, mean: Sequence[float], std: Sequence[float]) -> tuple[Network, Params]:
     """The graph as a network with norms, and its float32 parameters.
 
     Args:
         mean, std: of the images, one number for each channel: they belong to the network.
-        axes: letters of the input's axes, as in ``image_shape``.
 
     Raises:
         UserError: something that spiking layers cannot express, by its name in the model.
     """
-    shape, letters = image_shape(graph.shapes[0], axes)
-    return _Lowering(graph, shape, letters).network(name, tuple(mean), tuple(std))
+    shape, axes = image_shape(graph.shapes[0], graph.axes)
+    return _Lowering(graph, shape, axes).network(name, tuple(mean), tuple(std))
 
 
 class _Lowering:
@@ -88,7 +88,13 @@ class _Lowering:
     def network(self, name: str, mean: tuple, std: tuple) -> tuple[Network, Params]:
         values = [Value((Part(self.input_shape[2], (Term(IMAGE),)),), self.input_shape[:2], self.input_axes)]
         for node in self.graph.nodes:
-            values.append(self.apply(node, [values[i] for i in node.inputs], self.graph.shapes[len(values)]))
+            found = self.apply(node, [values[i] for i in node.inputs], self.graph.shapes[len(values)])
+            if sum(len(part.terms) for part in found.parts) > MOST_TERMS:
+                raise UserError(
+                    f"{node.name} is a sum of more than {MOST_TERMS} chains of maps without a ReLU between them, "
+                    "which would be as many edges: put activations between the sums"
+                )
+            values.append(found)
         classes = self.read_out(values[self.graph.output], self.graph.shapes[self.graph.output])
         if len(self.layers) == 1:
             raise UserError(f"{name} has no ReLU: there is no activation for spiking neurons to stand for")
@@ -256,7 +262,7 @@ class _Lowering:
         bare = any(not term.steps for part in value.parts for term in part.terms)
         if value.sides is not None or len(value.parts) > 1 or bare:
             value = self.linear(_identity(value, name), value, f"{name}.read_out")
-        self.add_layer(value.parts[0], False, name)
+        self.add_layer(next(iter(value.parts)), False, name)
         return shape[1]
 
 

@@ -1,5 +1,9 @@
 """What is not converted, and what to do instead: one sentence for each operation, whatever it is called."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 from jaxsnn.errors import UserError
 
 _OTHER_ACTIVATION = "train with ReLU or ReLU6 in its place: spiking neurons pass on a rectified sum"
@@ -31,3 +35,16 @@ def refuse(operation: str, name: str) -> UserError:
         if any(word in plain for word in words.split()):
             return UserError(f"{name} is {operation}, which is not converted: {advice}")
     return UserError(f"{name} is {operation}, which is not converted; converted are {CONVERTED}")
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Turn what a file that is not as it should be makes Python raise into one sentence; ``what`` it should be."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        raise error if str(path) in text else UserError(f"{path}: {text}") from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"{path} is not {what}, or is damaged ({reason}): export it again") from error

@@ -1,7 +1,7 @@
 """Twelve PyTorch networks as users write them, for images (3, 32, 32) unless said; small, but whole in structure.
 
-``ResNet`` and ``MobileNetV2`` have torchvision's structure and parameter names. Import this module only where PyTorch
-is installed.
+``ResNet`` and ``MobileNetV2`` have torchvision's structure and parameter names. Import this module only where
+PyTorch is installed.
 """
 
 from collections.abc import Callable
