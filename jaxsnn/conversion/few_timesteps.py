@@ -76,6 +76,7 @@ class Calibrated:
     fits: tuple[LayerFit, ...]
 
 
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def calibrate_for(
     snn: SNN,
     images: np.ndarray,

@@ -26,6 +26,7 @@ def comparison_table(results: TestResult | dict) -> Table:
         caption_justify="left",
         box=box.SIMPLE,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
     for heading in (*labels.columns(result), "change", "95 % range"):

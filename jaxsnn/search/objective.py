@@ -19,7 +19,7 @@ from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.training.distillation import teacher_logits
 
-MEAN_OVER_TIME = 0.3
+MEAN_OVER_TIME = 0.03
 """Weight of the divergence's mean over t beside the one at T. At 0 the early steps are free to be wrong; the
 prototype's searches had 0.3 and gained at every t."""
 

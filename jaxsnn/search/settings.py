@@ -77,7 +77,7 @@ class SearchSettings:
     """Cost of one spike per neuron and step in the busiest layer."""
 
     divergence: float = 0.0
-    """Weight of the divergence of the class probabilities from the ANN's, KL[T] + 0.3 times its mean over t, in
+    """Weight of the divergence of the class probabilities from the ANN's, KL[T] + 0.03 times its mean over t, in
     nats; it needs no labels. Not in the paper."""
 
     attack: Literal["none", "fgsm", "pgd"] = "none"

@@ -33,7 +33,11 @@ WEIGHT_RATE = 1e-4
 """Adam's for the weights, where they are trained."""
 WARM_UP = 0.1
 """Share of the steps in which the rate rises."""
+WAIT = 10
+"""Steps after which the loss is looked at: a device that is waited for after every step idles in between."""
 CHUNK = 100
+Numbers = tuple[list[jax.Array], ...]
+"""Thresholds, amplitudes, biases and starts of channels, a list over layers each."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Distillation:
     batch: int = 128
     rate: float | None = None
     weight_rate: float = 0.0
-    mean_weight: float = 0.3
+    mean_weight: float = 0.1
     augmented: bool = True
     scale: float = 1.0
     comparison: str = ">"
@@ -86,7 +90,7 @@ def distil(
 
     Args:
         channels: to start from, such as those of ``jaxsnn.conversion.few_timesteps``.
-        progress: called after each step with the images used and the batch's loss.
+        progress: called now and then with the images used since the last time, and the last batch's loss.
 
     Raises:
         UserError: no images.
@@ -95,17 +99,23 @@ def distil(
         raise UserError("distillation needs at least one image")
     network = snn.network
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
-    base = _Base.of(network, channels)
-    trained = {"channels": base.zeros()} | ({"weights": params} if how.weight_rate else {})
+    start = tuple([jnp.asarray(p, jnp.float32) for p in part] for part in vars(channels).values())
+    base = _Base.of(network)
+    trained = {"channels": _unmoved(start)} | ({"weights": params} if how.weight_rate else {})
     optimizer = _optimizer(how)
     step = _make_step(network, how, base, optimizer)
     state = optimizer.init(trained)
     draws = _batches(len(images), min(how.batch, len(images)), how.seed)
-    for key, batch in zip(jax.random.split(jax.random.key(how.seed), how.steps), draws):
-        trained, state, loss = step(trained, state, params, images[batch], key)
-        if progress is not None:
-            progress(len(batch), float(loss))
-    found = jax.tree.map(lambda part: np.asarray(part, np.float64), base.channels(trained["channels"]))
+    done = 0
+    for index, batch in enumerate(itertools.islice(draws, how.steps)):
+        key = jax.random.fold_in(jax.random.key(how.seed), index)
+        trained, state, loss = step(trained, state, (params, start), images[batch], key)
+        done += len(batch)
+        if progress is not None and ((index + 1) % WAIT == 0 or index + 1 == how.steps):
+            progress(done, float(loss))
+            done = 0
+    found = base.channels(trained["channels"], start)
+    found = jax.tree.map(lambda part: np.asarray(part, np.float64), found)
     weights = {name: np.asarray(value) for name, value in trained.get("weights", snn.params).items()}
     return SNN(network, weights), Channels(*(tuple(part) for part in found))
 
@@ -130,46 +140,45 @@ def _batches(count: int, size: int, seed: int):
 
 @dataclass(frozen=True)
 class _Base:
-    """What is trained is relative to: the channels at the start, and which layers share shapes.
+    """What is trained is relative to the channels at the start, and to which layers share shapes.
 
     The parts of a layer are logarithms of factors on thresholds and amplitudes, and biases and starts in units of
     the threshold at the start. Layers that share a shape share the first layer's thresholds' part, have one factor
     of their own beside it, and amplitudes that are their thresholds.
     """
 
-    start: Channels
     group: tuple[int, ...]
     shared: tuple[bool, ...]
-    units: tuple
 
     @classmethod
-    def of(cls, network: Network, channels: Channels) -> "_Base":
+    def of(cls, network: Network) -> "_Base":
         group = groups(network)
-        shared = tuple(group.count(first) > 1 for first in group)
-        start = Channels(*(tuple(np.asarray(p, np.float32) for p in part) for part in vars(channels).values()))
-        return cls(start, group, shared, (*start.thresholds, np.float32(1)))
+        return cls(group, tuple(group.count(first) > 1 for first in group))
 
-    def zeros(self) -> dict:
-        shapes = [jnp.zeros_like(theta) for theta in self.start.thresholds]
-        return {
-            "threshold": shapes,
-            "factor": [jnp.zeros(()) for _ in shapes],
-            "amplitude": shapes,
-            "bias": [jnp.zeros_like(bias) for bias in self.start.biases],
-            "start": shapes,
-        }
-
-    def channels(self, parts: dict) -> tuple[list, list, list, list]:
-        """Thresholds, amplitudes, biases and starts."""
+    def channels(self, parts: dict, start: Numbers) -> Numbers:
+        """Thresholds, amplitudes, biases and starts of the channels at the ``start``, moved by ``parts``."""
         thresholds, amplitudes = [], []
         for index, (first, shared) in enumerate(zip(self.group, self.shared)):
             moved = parts["threshold"][first] + (parts["factor"][index] if shared else 0.0)
-            thresholds.append(self.start.thresholds[index] * jnp.exp(moved))
-            own = self.start.amplitudes[index] * jnp.exp(parts["amplitude"][index])
+            thresholds.append(start[0][index] * jnp.exp(moved))
+            own = start[1][index] * jnp.exp(parts["amplitude"][index])
             amplitudes.append(thresholds[-1] if shared else own)
-        biases = [b + unit * part for b, unit, part in zip(self.start.biases, self.units, parts["bias"])]
-        starts = [jnp.clip(s + part, *STARTS) for s, part in zip(self.start.starts, parts["start"])]
+        units = (*start[0], 1.0)
+        biases = [b + unit * part for b, unit, part in zip(start[2], units, parts["bias"])]
+        starts = [jnp.clip(s + part, *STARTS) for s, part in zip(start[3], parts["start"])]
         return thresholds, amplitudes, biases, starts
+
+
+def _unmoved(start: Numbers) -> dict:
+    """The parts of channels that have not been trained."""
+    shapes = [jnp.zeros_like(theta) for theta in start[0]]
+    return {
+        "threshold": shapes,
+        "factor": [jnp.zeros(()) for _ in shapes],
+        "amplitude": shapes,
+        "bias": [jnp.zeros_like(bias) for bias in start[2]],
+        "start": shapes,
+    }
 
 
 def _optimizer(how: Distillation) -> optax.GradientTransformation:
@@ -186,19 +195,20 @@ def _optimizer(how: Distillation) -> optax.GradientTransformation:
 
 
 def _make_step(network: Network, how: Distillation, base: _Base, optimizer) -> Callable:
-    def loss(trained: dict, params: dict, images: jax.Array, teacher: jax.Array) -> jax.Array:
-        channels = base.channels(trained["channels"])
+    def loss(trained: dict, params: dict, start: Numbers, images: jax.Array, teacher: jax.Array) -> jax.Array:
+        channels = base.channels(trained["channels"], start)
         scores = channel_scores(network, trained.get("weights", params), channels, images, how)
         logits = scores / jnp.arange(1, how.timesteps + 1, dtype=scores.dtype)[:, None, None]
         found = divergence(teacher, logits).mean(-1)
         return found[-1] + how.mean_weight * found.mean()
 
     @functools.partial(jax.jit, donate_argnums=1)
-    def step(trained, state, params, images, key):
+    def step(trained, state, fixed, images, key):
+        params, start = fixed
         if how.augmented:
             images = augment(key, images)
         teacher = ann_forward(network, params, images)[-1]
-        value, gradient = jax.value_and_grad(loss)(trained, params, images, teacher)
+        value, gradient = jax.value_and_grad(loss)(trained, params, start, images, teacher)
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(trained, updates), state, value
 
