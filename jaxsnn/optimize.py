@@ -22,6 +22,7 @@ from jaxsnn.cli import command
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
 from jaxsnn.errors import UserError
+from jaxsnn.networks.description import Network
 from jaxsnn.records import run_folder
 from jaxsnn.records.calibrated_network import load_start, save_start
 from jaxsnn.records.listing import check_made_by, how_to_resume, resumable
@@ -39,11 +40,10 @@ from jaxsnn.search.checkpoint import Checkpoint
 from jaxsnn.search.evolve import Candidate, Generation
 from jaxsnn.search.job import Job, Start, calibrated_start, calibration_work, history_row, make_codec, make_job
 from jaxsnn.search.objective import search_plan
-from jaxsnn.search.presets import preset_values
+from jaxsnn.search.presets import DEFAULT, preset_values
 from jaxsnn.simulation.backends import describe
 from jaxsnn.simulation.dense import make_mesh
 from jaxsnn.simulation.plan_table import print_plan
-from jaxsnn.training.distillation import Distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def resumed(config: OptimizeConfig) -> OptimizeConfig:
     usual = OptimizeConfig.of(config.preset)
     free = {*MOVABLE, "resume", "debug", "energy", *vars(HostOptions())}
     given = {name: value for name, value in vars(config).items() if value != getattr(usual, name)}
-    if config.preset != OptimizeConfig().preset:
+    if config.preset not in (DEFAULT, OptimizeConfig().preset):
         given["preset"] = config.preset
     for name in given:
         if name not in free:
@@ -243,12 +243,20 @@ def _introduce(run: _Run) -> None:
     config, network = run.config, run.inputs.snn.network
     run.console.print(
         f"{network.name} on {config.data}: {len(network.spiking)} spiking layers, "
-        f"{config.population} candidates x {config.images} training images x {config.timesteps} timesteps, "
+        f"{config.population} candidates x {config.images} training images x {_timesteps(config, network)}, "
         f"at most {config.evaluations} evaluations, on {run.stamp['device']}, "
         f"{describe(search_plan(config, config.plan()), network)}",
         highlight=False,
         markup=False,
     )
+
+
+def _timesteps(config: OptimizeConfig, network: Network) -> str:
+    """The search's timesteps in both conventions: "8 timesteps without layer delay (15 with it)"."""
+    delayed = config.delay == "layer"
+    other = config.timesteps + (-network.delay if delayed else network.delay)
+    here, there = ("with", "without") if delayed else ("without", "with")
+    return f"{config.timesteps} timesteps {here} layer delay ({max(0, other)} {there} it)"
 
 
 def _calibrated(run: _Run, bar: Progress) -> Start:
@@ -354,7 +362,7 @@ def _result(
     # each layer is simulated twice on the calibration images: to fit its channels, and to fire
     calibrating = 2 * run.config.calibration_images if run.config.start == "calibrated" else 0
     # and a step of distillation is a forward and a backward pass of each image in its batch
-    calibrating += 2 * run.config.distillation * Distillation(1).batch
+    calibrating += 2 * run.config.distillation * run.config.distillation_batch
     return SearchResult(
         last=last,
         best=best,
@@ -374,7 +382,7 @@ def _test(run: _Run, start: Start | None, found: SearchResult, bar: Progress) ->
     """Baseline and optimised network on the test images; under attack, with ``clean`` beside it."""
     config, snn, test = run.config, run.inputs.snn, run.inputs.test
     attack = config.attack_used
-    work = 2 * len(test) * (1 if attack is None else 2)
+    work = (2 if start is None else 3) * len(test) * (1 if attack is None else 2)
     task = bar.add_task("test", total=work, note=f"{len(test)} test images, {config.test_timesteps} steps")
 
     optimized = snn if start is None else start.snn
@@ -389,6 +397,7 @@ def _test(run: _Run, start: Start | None, found: SearchResult, bar: Progress) ->
             config.dynamics,
             config.plan(),
             lambda count: bar.update(task, advance=count),
+            half_full=start is not None,
         ).to_json()
 
     tested = on_test(test.images)
@@ -434,7 +443,7 @@ def _note(generation: Generation, config: OptimizeConfig, rows: list[dict]) -> s
 
 def parse(arguments: list[str] | None = None) -> OptimizeConfig:
     """The command line's configuration: the options given, and the preset's values."""
-    return command.parse_with_preset(OptimizeConfig, preset_values, "jaxsnn.optimize", arguments)
+    return command.parse_with_preset(OptimizeConfig, preset_values, "jaxsnn.optimize", arguments, usual=DEFAULT)
 
 
 if __name__ == "__main__":
