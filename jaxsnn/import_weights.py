@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from jaxsnn.cli.options import DataOptions, DebugOptions
 from jaxsnn.conversion.folding import fold
 from jaxsnn.conversion.import_network import Imported, describe, import_network
 from jaxsnn.conversion.loading import check_data
+from jaxsnn.conversion.model_import import import_model, is_model_file
 from jaxsnn.conversion.state_dicts import has_torch, read_foreign
 from jaxsnn.conversion.torch_twin import torch_logits
 from jaxsnn.errors import UserError
@@ -33,12 +34,13 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class ImportConfig(DebugOptions, DataOptions):
-    """Import a PyTorch state_dict (.pt, .pth) or a plain safetensors file for jaxsnn.optimize --weights.
+    """Import a whole model (.onnx, or .pt2 of torch.export.save) for jaxsnn.optimize --weights, or weights alone:
+    a PyTorch state_dict (.pt, .pth) or a plain safetensors file.
 
-    Prints layer by layer what was read, folded and left out, and the ANN's accuracy on test images before the
-    import (computed by PyTorch from the file's own tensors, where PyTorch is installed) and after import and
-    folding. The network may have convolutions, average pools, BatchNorm, linear maps and shortcuts, with a ReLU
-    after every sum.
+    Of a whole model it prints how far its logits are from those of ONNX Runtime, where that is installed, or of
+    the file's graph in float64. Of weights it prints layer by layer what was read, folded and left out, and the
+    ANN's accuracy on test images before the import (computed by PyTorch from the file's own tensors, where PyTorch
+    is installed). In both cases the accuracy after import and folding follows.
     """
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -53,10 +55,15 @@ class ImportConfig(DebugOptions, DataOptions):
     describe: Path | None = None
     """Write a description of the network as JSON to edit, and stop; without --network the file's layers in a row,
     to put pools, strides and shortcuts into."""
+    input_shape: tuple[int, ...] | None = None
+    """Shape of one input of a whole model whose file leaves it open (3 32 32, say); default: the images'."""
+    max_pool: Literal["refuse", "average"] = "refuse"
+    """What becomes of a whole model's max pools: average puts average pools in their place."""
     mean: tuple[float, ...] | None = None
-    """Mean of the pixels (in [0, 1]) per channel, with which the network was trained; default: CIFAR-10's."""
+    """Mean of the pixels (in [0, 1]) per channel, with which the network was trained; default: CIFAR-10's for
+    weights, 0 for a whole model."""
     std: tuple[float, ...] | None = None
-    """Their standard deviation per channel."""
+    """Their standard deviation per channel; default: CIFAR-10's for weights, 1 for a whole model."""
     images: int | None = None
     """Test images; default: all."""
 
@@ -75,6 +82,48 @@ def report_table(imported: Imported) -> Table:
     return table
 
 
+def import_whole(config: ImportConfig, console: command.TextConsole) -> dict[str, float]:
+    """Import a file that holds a whole model; returns the difference of a logit and the accuracy."""
+    for option in ("network", "describe"):
+        if getattr(config, option) is not None:
+            raise UserError(f"{config.file} describes its own network: leave --{option} out")
+    test = config.load("test", config.images)
+    height, width, channels = test.images.shape[1:]
+    model = import_model(
+        config.file,
+        config.input_shape or (channels, height, width),
+        mean=config.mean,
+        std=config.std,
+        max_pool=config.max_pool,
+        images=test.images[:COMPARED],
+    )
+    network = model.network
+    console.print(
+        f"{network.name}: {len(network.spiking)} spiking layers, images {network.input_shape}, {network.classes} "
+        "classes",
+        highlight=False,
+    )
+    for note in model.notes:
+        console.print(note, highlight=False, markup=False)
+    results: dict[str, float] = {"difference": model.difference}
+    notes = {"imported_from": config.file.name, "data": config.data}
+    try:
+        check_data(network, test.images, len(test.classes), f"{test.name} ({test.split})")
+    except UserError as error:
+        console.print(f"its accuracy is not known: {error}", highlight=False, markup=False)
+    else:
+        folded, params = fold(network, model.params)
+        results |= {"accuracy_after": float(ann_right(folded, params, test.images, test.labels).mean())}
+        notes |= {"test_accuracy": f"{results['accuracy_after']:.4f}", "test_images": str(len(test))}
+        console.print(
+            f"ANN accuracy after import: {100 * results['accuracy_after']:.2f} % on {len(test)} test images"
+        )
+    if config.out is not None:
+        save_weights(config.out, network, model.params, notes)
+        console.print(f"-> {config.out}")
+    return results
+
+
 def import_weights(config: ImportConfig) -> dict[str, float]:
     """Run the command; returns the accuracies and the largest difference of a logit."""
     console = command.TextConsole()
@@ -84,6 +133,10 @@ def import_weights(config: ImportConfig) -> dict[str, float]:
         raise UserError(f"--out is {config.out}, expected a name that ends in .safetensors")
     if describes_network(config.file):
         raise UserError(f"{config.file} needs no import: it describes its own network, give it as --weights")
+    if is_model_file(config.file):
+        return import_whole(config, console)
+    if config.input_shape is not None or config.max_pool != "refuse":
+        raise UserError(f"--input-shape and --max-pool are for whole models, {config.file} holds weights alone")
     file = read_foreign(config.file)
     test = config.load("test", config.images)
     image_shape = test.images.shape[1:]

@@ -69,7 +69,8 @@ def import_model(
         mean, std: of pixels in [0, 1], with which the model's input was normalised: a number for all channels or
             one for each. The model is taken to see pixels in [0, 1] unless they are given.
         max_pool: "refuse", or "average", which puts an average pool in the place of every max pool.
-        images: (N, H, W, C), uint8 or float pixels in [0, 1], to compare logits on; random ones unless given.
+        images: (N, H, W, C), uint8 or float pixels in [0, 1], to compare logits on; random ones where they are
+            not given or are no images for this model.
 
     Raises:
         UserError: the model does something that is not converted, by its name in the model, or the logits differ.
@@ -81,23 +82,30 @@ def import_model(
     (_, _, channels), _ = image_shape(graph.shapes[0], graph.axes)
     means, stds, said = _normalisation(mean, std, channels)
     network, params = lower(pooled, name or called, means, stds)
-    pixels = _random_images(network) if images is None else _pixels(network, images)
+    if images is None or images.shape[1:] != network.input_shape or not len(images):
+        pixels, which = _random_images(network), "random images"
+    else:
+        pixels, which = (images / 255 if images.dtype == np.uint8 else images).astype(np.float32), "images"
     x = _inputs(network, pooled, pixels)
     notes = [*said, *pooled.notes]
     if pooled is not graph:  # the model's own logits are another network's
-        own, compared_with = (lambda x: _in_batches(pooled, x)), "the graph with average pools in float64"
-    expected = own(x)
+        expected, theirs = _in_batches(pooled, x), own(x)
+        changed = float(np.abs(expected - theirs).max())
+        notes.append(f"the model's logits with its max pools, from {compared_with}, are up to {changed:.2g} away")
+        compared_with = "the graph with average pools in float64"
+    else:
+        expected = own(x)
     folded, arrays = fold(network, params)
     ours = np.asarray(ann_forward(folded, arrays, pixels)[-1])
     difference, largest = float(np.abs(ours - expected).max()), float(np.abs(expected).max())
     notes.append(
-        f"largest difference of a logit on {len(x)} {'random ' if images is None else ''}images: {difference:.2g} "
+        f"largest difference of a logit on {len(x)} {which}: {difference:.2g} "
         f"from {compared_with} (largest logit {largest:.3g})"
     )
     if not difference <= TOLERANCE * largest:
         raise UserError(
-            f"the imported network's logits differ by {difference:.3g} from {compared_with}, so it is not imported "
-            "right: please report this with the model"
+            f"the imported network's logits differ by {difference:.3g} from {compared_with}, so it is not "
+            "imported right: please report this with the model"
         )
     return ImportedModel(network, params, difference, largest, compared_with, tuple(notes))
 
@@ -118,9 +126,7 @@ def _graph_of(source: Any, input_shape: Sequence[int] | None) -> tuple[Graph, Lo
         raise UserError(f"{path} is no whole model, expected a file that ends in {' or '.join(SUFFIXES)}")
     kind = type(source)
     if input_shape is None:
-        raise UserError(
-            f"input_shape is missing: say what one input of {kind.__name__} is, input_shape=(3, 32, 32) say"
-        )
+        raise UserError(f"input_shape is missing: the shape of one input of {kind.__name__}, such as (3, 32, 32)")
     bases = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
     if "torch.nn.modules.module.Module" in bases:
         from jaxsnn.conversion.from_torch import graph_of_module, module_logits
@@ -193,12 +199,6 @@ def _normalisation(
 def _random_images(network: Network) -> np.ndarray:
     """Pixels in [0, 1], alike on every call."""
     return np.random.default_rng(0).random((RANDOM_IMAGES, *network.input_shape), np.float32)
-
-
-def _pixels(network: Network, images: np.ndarray) -> np.ndarray:
-    if images.shape[1:] != network.input_shape or not len(images):
-        raise UserError(f"images have shape {images.shape}, the model takes (N, *{network.input_shape})")
-    return (images / 255 if images.dtype == np.uint8 else images).astype(np.float32)
 
 
 def _inputs(network: Network, graph: Graph, pixels: np.ndarray) -> np.ndarray:
