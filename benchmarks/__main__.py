@@ -15,6 +15,7 @@ BENCHMARKS = {
     "kills": "kill runs at random moments, resume them, and compare with an uninterrupted one",
     "scaling": "one search on one device, on several, and in several processes: same result, and how fast",
     "cloud_cost": "what a search with the paper's settings costs on one device",
+    "image_folder": "a large folder of photographs: seconds and memory of listing, search, evaluation, training",
     "fuzz": "coverage-guided fuzzing of everything that reads a file",
     "make_embedded": "make the embedded dataset from the official CIFAR-10 files (for maintainers)",
 }

@@ -1,7 +1,9 @@
 """Images that are decoded when they are asked for: what is read when, and what is said of bad ones."""
 
 import os
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -259,3 +261,22 @@ def test_levels_count_all_pixels_of_arrays_and_some_of_files(tmp_path):
     np.testing.assert_array_equal(counts[1], np.bincount(images[..., 1].ravel(), minlength=256))
     found = data.levels(lazy.LazyImages(Numbers(10)), most=2)
     assert np.flatnonzero(found[0]).tolist() == [0, 9]
+
+
+def test_the_lines_for_imagenets_development_kit_make_its_validation_readable(tmp_path, monkeypatch):
+    savemat = pytest.importorskip("scipy.io").savemat
+    page = Path(__file__).parents[2] / "docs" / "getting-started.md"
+    (lines,) = re.findall(r"```python\n(from pathlib import Path\nfrom scipy.*?)```", page.read_text(), re.DOTALL)
+    _tree(tmp_path, classes=("n1", "n2"))
+    kit = tmp_path / "ILSVRC2012_devkit_t12" / "data"
+    kit.mkdir(parents=True)
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object)]
+    savemat(kit / "meta.mat", {"synsets": np.array([(1, "n2"), (2, "n1"), (3, "n-group")], kinds)})
+    (kit / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n1\n")
+    (tmp_path / "val").mkdir()
+    for i in range(3):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "val" / f"ILSVRC2012_val_0000000{i + 1}.JPEG", "PNG")
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {})
+    test = data.load("imagefolder", "test", tmp_path)
+    assert list(zip(test.images[:, 0, 0, 0].tolist(), test.labels.tolist())) == [(1, 0), (0, 1), (2, 1)]
