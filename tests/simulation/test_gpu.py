@@ -7,7 +7,7 @@ import pytest
 
 from helpers.networks import PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds, with_bias
 from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import shapes_of
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation import dense, gpu
 from jaxsnn.simulation.observe import observe
@@ -69,6 +69,27 @@ def test_kernels_count_what_the_plain_back_end_counts(name, precision, request):
     found = observe(snn, genes, images, labels, **options)
     for part in ("correct", "spikes", "synops"):
         np.testing.assert_array_equal(getattr(found, part), getattr(plain, part))
+
+
+@pytest.mark.parametrize(
+    "ops, known",
+    [
+        ((Conv("b", 32),), True),
+        ((AvgPool(2), Conv("b", 32, 1)), True),
+        ((Conv("b", 32, groups=32),), False),
+        ((Conv("b", 32, dilation=2),), False),
+        ((Conv("b", 32, (1, 3)),), False),
+        ((Conv("b", 32, padding=0),), False),
+        ((AvgPool(3, 2, 1), Conv("b", 32)), False),
+        ((Conv("b", 32), AvgPool((2, 4))), False),
+        ((Conv("b", 32, 1), Conv("c", 32)), False),
+    ],
+)
+def test_what_the_kernels_do_not_know_is_left_to_xla(ops, known):
+    layers = (Layer("a", (Edge(IMAGE, (Conv("a", 32),)),)), Layer("b", (Edge(0, ops),)))
+    network = Network("n", (8, 8, 2), 3, (*layers, Layer("out", (Edge(1, (Dense("out", 3),)),))), (0, 0), (1, 1))
+    params = {name: np.ones(shape, np.float32) for name, shape in shapes_of(network).items()}
+    assert (gpu.layers_of(network, params, "int8")[1] is not None) == known
 
 
 def test_a_device_without_the_kernels_goes_without():
