@@ -22,6 +22,7 @@ from jaxsnn.analysis.operations import Activity, macs, neurons
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.runtime.entries import Entries
+from jaxsnn.runtime.files import check_file
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def read_costs(path: Path | None) -> dict[str, Costs]:
     """
     if path is None:
         return {}
+    check_file(path)
     try:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -109,7 +109,7 @@ def _lock(path: Path) -> int:
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the run's folder; takes nothing from it."""
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:

@@ -17,10 +17,15 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> dict:
-    """The JSON object in ``path``; raises ``UserError`` where there is none."""
+def check_file(path: Path) -> None:
+    """Raise ``UserError`` unless there is a plain file: a FIFO or a device would be waited for, without end."""
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
+
+
+def read_json(path: Path) -> dict:
+    """The JSON object in ``path``; raises ``UserError`` where there is none."""
+    check_file(path)
     try:
         value = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
