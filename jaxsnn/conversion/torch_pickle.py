@@ -9,7 +9,9 @@ import pickletools
 from dataclasses import dataclass
 from typing import Any
 
-MOST_OPERATIONS = 1_000_000
+from data.limits import BUDGET
+
+MOST_OPERATIONS = BUDGET.steps
 """Of one pickle; a tensor takes about 35. A million take a second or two, and at most 200 MB."""
 
 
