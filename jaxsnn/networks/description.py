@@ -39,6 +39,10 @@ LONGEST_NAME = 100
 """Characters of the name of a network, a layer or an op."""
 
 
+MOST_VALUES = 1 << 30
+"""Of one op on one example: a description must not ask for memory by its padding alone."""
+
+
 IMAGE = -1
 """The ``source`` of an edge that reads the image."""
 
@@ -270,6 +274,10 @@ def output_shape(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:
     height, width = op.taps.target((shape[0], shape[1]))
     if min(height, width) < 1:
         raise UserError(f"{what} does not fit into an input of shape {shape}")
+    if height * width * features > MOST_VALUES:
+        raise UserError(
+            f"{what} makes {height} x {width} x {features} values of an input of shape {shape}: too many"
+        )
     return height, width, features
 
 

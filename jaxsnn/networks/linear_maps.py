@@ -279,7 +279,7 @@ def linear_map(
             if isinstance(op, Dense):
                 steps.append(lambda x, kernel=kernel: _product(x.reshape(len(x), -1), kernel, sums))
             else:
-                pool = take_pool(rest) if bias is None or keeps_constants(rest) else None
+                pool = take_pool(rest) if bias is None or keeps_constants(rest[:1]) else None
                 chosen = lowering(op, pool, shape, trained)
                 steps.append(_conv_step(chosen, op, kernel, pool, shape, sums, whole))
                 target = target if pool is None else output_shape(pool, target)

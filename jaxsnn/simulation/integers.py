@@ -82,7 +82,9 @@ def quantize(snn: SNN) -> IntegerSNN:
         parts, bias = [], None
         for edge in layer.edges:
             scale = np.ones(shapes[index][-1])
-            for op in (op for op in edge.ops if isinstance(op, Conv | Dense)):
+            for position, op in enumerate(edge.ops):
+                if not isinstance(op, Conv | Dense):
+                    continue
                 kernel = np.asarray(params[f"{op.name}.kernel"], np.float64)
                 axes = None if index == len(network.layers) - 1 else tuple(range(kernel.ndim - 1))
                 top = np.broadcast_to(np.abs(kernel).max(axis=axes), op.features)
@@ -90,7 +92,7 @@ def quantize(snn: SNN) -> IntegerSNN:
                 kernels[f"{op.name}.kernel"] = np.round(kernel / scale).astype(np.float32)
                 if op.bias:
                     bias = (0 if bias is None else bias) + np.asarray(params[f"{op.name}.bias"], np.float64)
-                    if not keeps_constants(edge.ops):
+                    if not keeps_constants(edge.ops[position:]):
                         raise UserError(
                             f"int8 needs the bias of {op.name} to be alike at all positions: use float32"
                         )

@@ -11,7 +11,20 @@ from jaxsnn.conversion.calibration import BINS, calibrate
 from jaxsnn.conversion.folding import fold
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import BatchNorm, Conv, Dense, ScaleNorm, walk
+from jaxsnn.networks.description import (
+    IMAGE,
+    AvgPool,
+    BatchNorm,
+    Conv,
+    Dense,
+    Edge,
+    Layer,
+    Network,
+    ScaleNorm,
+    shapes_of,
+    then,
+    walk,
+)
 from jaxsnn.networks.forward import ann_forward, preprocess
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.observe import observe, record
@@ -65,6 +78,78 @@ def test_a_norm_without_a_map_in_front_is_refused():
     )
     with pytest.raises(UserError, match="layer conv1: norm1 has no convolution or dense map in front"):
         fold(network, {k: np.asarray(v) for k, v in ann.params().items()})
+
+
+def of_layers(*layers, side=6):
+    last = Layer("out", (Edge(len(layers) - 1, (Dense("out", 3),)),))
+    return Network("n", (side, side, 2), 3, (*layers, last), PLAIN["mean"], PLAIN["std"])
+
+
+def drawn(network, seed=0):
+    rng = np.random.default_rng(seed)
+    return {name: rng.uniform(0.5, 1, shape).astype(np.float32) for name, shape in shapes_of(network).items()}
+
+
+def test_norms_fold_into_grouped_and_dilated_maps():
+    """The folded network is the trained one, per group of channels."""
+    ops = (Conv("a", 8, (3, 1), groups=2, dilation=2, padding=((2, 2), (0, 0))), BatchNorm("n1"), AvgPool(3, 2, 1))
+    network = of_layers(Layer("s", (Edge(IMAGE, (Conv("s", 4), BatchNorm("n0"))),)), Layer("a", (Edge(0, ops),)))
+    params, images = drawn(network), dyadic_images(3, (6, 6, 2))
+    ann = ANN(network, 0)
+    ann.set_params(params)
+    expected = np.asarray(ann(preprocess(network, images)))
+    np.testing.assert_allclose(ann_forward(*fold(network, params), images)[-1], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "edges, message",
+    [
+        ((Edge(IMAGE, (Conv("a", 4), AvgPool(2, padding=1), BatchNorm("n"))),), "n cannot be folded past a pool"),
+        (
+            (Edge(IMAGE, (Conv("a", 4), BatchNorm("n"))), Edge(IMAGE, (Conv("a", 4),))),
+            "n cannot be folded into a, which several edges share",
+        ),
+    ],
+)
+def test_a_norm_that_folding_would_change_is_refused(edges, message):
+    network = of_layers(Layer("l", edges))
+    with pytest.raises(UserError, match=f"layer l: {message}"):
+        fold(network, drawn(network))
+
+
+def test_a_cap_clips_the_ann_and_bounds_the_percentiles():
+    """A threshold at the cap is the clip: as time grows the neurons pass on what the ANN does."""
+    network = of_layers(Layer("a", (Edge(IMAGE, (Conv("a", 4, 1),)),), cap=2.0))
+    snn, images = SNN(network, drawn(network)), dyadic_images(4, (6, 6, 2))
+    active = np.clip(np.asarray(ann_forward(network, snn.params, images)[0]), 0, 2)
+    assert (active == 2).any() and (active < 2).any()
+    logits = active.reshape(4, -1) @ snn.params["out.kernel"]
+    np.testing.assert_allclose(ann_forward(network, snn.params, images)[-1], logits, rtol=1e-5)
+    top = calibrate(network, snn.params, images).threshold(100.0)
+    assert top == pytest.approx([2.0])
+    _, _, scores = record(snn, Genes(top[None]), images, 256)
+    np.testing.assert_allclose(scores[0, -1] / 256, logits, rtol=0.02)
+
+
+def test_training_reaches_every_weight_of_grouped_and_shared_maps():
+    """A gradient step lowers the loss, and a shared kernel is one array with one bias."""
+    first = (Edge(0, (Conv("p", 2, 1, bias=True),)), Edge(1, ()))
+    layers = (
+        Layer("s", (Edge(IMAGE, (Conv("s", 2),)),), cap=6.0),
+        Layer("d", (Edge(0, (Conv("d", 2, groups=2, padding=((0, 2), (1, 1))),)),)),
+        Layer("e", then(first, Conv("e", 4, 1, bias=True))),
+    )
+    ann = ANN(of_layers(*layers), 0)
+    x, labels = preprocess(ann.network, dyadic_images(16, (6, 6, 2))) / 4, np.arange(16) % 3
+
+    def loss(ann):
+        return -jax.nn.log_softmax(ann(x))[np.arange(16), labels].mean()
+
+    before, slopes = nnx.value_and_grad(loss)(ann)
+    flat = jax.tree.leaves(slopes)
+    assert len(flat) == len(ann.params()) == 7 and all(np.abs(slope).max() > 0 for slope in flat)
+    nnx.update(ann, jax.tree.map(lambda a, slope: a - 1e-3 * slope, nnx.state(ann, nnx.Param), slopes))
+    assert loss(ann) < before
 
 
 def test_percentiles_equal_numpys_and_invert():

@@ -81,6 +81,7 @@ def of_one(*ops, shape=(8, 8, 4)):
     [
         (AvgPool(9), "a 9x9 average pool does not fit into an input of shape \\(8, 8, 4\\)"),
         (Conv("a", 4, (3, 11), padding=1), "convolution a does not fit"),
+        (Conv("a", 4, padding=10**6), "convolution a makes 2000006 x 2000006 x 4 values .* too many"),
         (Conv("a", 4, groups=3), "convolution a divides 4 channels and 4 features into 3 groups"),
     ],
 )

@@ -94,15 +94,23 @@ def test_spikes_and_synops_are_those_of_the_reference(snn, seed):
         np.testing.assert_array_equal(found.synops[0], work)
 
 
+def differs_at_the_border(ops):
+    """Whether a bias is in front of a pool that averages it with zeros."""
+    return any(
+        getattr(op, "bias", False)
+        and any(isinstance(p, AvgPool) and p.padding and p.count_padding for p in ops[i:])
+        for i, op in enumerate(ops)
+    )
+
+
 @settings(max_examples=6, deadline=None)
 @given(_networks(pools(3)), st.integers(0, 999))
 def test_integers_are_exact_whatever_pools_divide_by(snn, seed):
     images, theta = dyadic_images(2, snn.network.input_shape), dyadic_thresholds(2, 1, seed)
-    try:
-        quantize(snn)
-    except UserError as error:  # a bias whose share differs at the border
-        assert "alike at all positions" in str(error)
-        assume(False)
+    if any(differs_at_the_border(edge.ops) for layer in snn.network.layers for edge in layer.edges):
+        with pytest.raises(UserError, match="alike at all positions"):
+            quantize(snn)
+        return
     spikes, scores = integer_reference(snn, theta[0], images, STEPS, 0)
     for backend in BACKENDS:
         found, right = found_by(backend, snn, theta, images, "int8")
