@@ -8,6 +8,7 @@ BENCHMARKS = {
     "optimizers": "optimisers at equal evaluations, and what a generation of each engine costs",
     "optimizers_suite": "SciPy's own tests of differential_evolution with evo's function in its place",
     "optimizers_fuzz": "random configurations of evo.differential_evolution against SciPy's, bit for bit",
+    "optimizers_fronts": "several costs at once, by hypervolume: evo's GDE3, pymoo's NSGA-II and pymoode's GDE3",
     "improvement": "how many timesteps the default search saves, over several seeds",
     "few_timesteps": "conversions for few timesteps side by side: published methods, and ours piece by piece",
     "reproduce": "the paper's CIFAR-10 result with a network of one's own: Table II and Fig. 3(a)",

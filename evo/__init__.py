@@ -1,14 +1,16 @@
 """Differential evolution over vectors: an ask/tell protocol, its engines, and SciPy's function reproduced.
 
-`make_engine` builds an engine by name (see `evo.protocol.Engine`). Importing this package imports NumPy only.
+`make_engine` builds an engine by name (see `evo.protocol.Engine`), `make_front_engine` one for several costs at
+once (`evo.protocol.FrontEngine`). Importing this package imports NumPy only.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from evo.constraints import Bounds, LinearConstraint, NonlinearConstraint
 from evo.differential_evolution import differential_evolution
-from evo.engines import ENGINES, make_engine
-from evo.protocol import Engine
+from evo.engines import ENGINES, make_engine, make_front_engine
+from evo.pareto import hypervolume
+from evo.protocol import Engine, FrontEngine
 from evo.result import OptimizeResult
 from evo.state import state_arrays, state_from
 from evo.strategies import STRATEGIES
@@ -21,11 +23,14 @@ __all__ = [
     "STRATEGIES",
     "Bounds",
     "Engine",
+    "FrontEngine",
     "LinearConstraint",
     "NonlinearConstraint",
     "OptimizeResult",
     "differential_evolution",
+    "hypervolume",
     "make_engine",
+    "make_front_engine",
     "minimize_on_device",
     "state_arrays",
     "state_from",

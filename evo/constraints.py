@@ -147,9 +147,9 @@ def is_feasible(violation: np.ndarray) -> np.ndarray:
     return ~(np.sum(violation, axis=-1) > 0)
 
 
-def is_accepted(cost: Any, violation: np.ndarray, parents_cost: Any, parents_violation: np.ndarray) -> np.ndarray:
-    """(...,) bool: the trial takes its parent's place. Costs (...,), violations (..., M)."""
-    wins = ~is_feasible(parents_violation) | (cost <= parents_cost)
+def is_accepted(better: Any, violation: np.ndarray, parents_violation: np.ndarray) -> np.ndarray:
+    """(...,) bool: the trial takes its parent's place. `better` (...,): it costs no more; violations (..., M)."""
+    wins = ~is_feasible(parents_violation) | better
     return np.where(is_feasible(violation), wins, (violation <= parents_violation).all(axis=-1))
 
 

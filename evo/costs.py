@@ -16,11 +16,20 @@ def as_costs(cost: Array, count: int) -> np.ndarray:
     Raises:
         ValueError: another shape than (count,), or values that are not real numbers.
     """
-    array = np.asarray(cost)
+    return as_table("costs", cost, (count,))
+
+
+def as_table(what: str, values: Array, shape: tuple[int, ...]) -> np.ndarray:
+    """`values` as a new float64 array of this shape, its first axis the candidates, NaN as +inf.
+
+    Raises:
+        ValueError: another shape, or values that are not real numbers; `what` names them.
+    """
+    array = np.asarray(values)
     if array.dtype.kind not in REAL_KINDS:
-        raise ValueError(f"costs must be real numbers, got dtype {array.dtype}")
-    if array.shape != (count,):
-        raise ValueError(f"costs must have shape ({count},), one per candidate, got {array.shape}")
+        raise ValueError(f"{what} must be real numbers, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{what} must have shape {shape}, one row per candidate, got {array.shape}")
     return nan_to_inf(array.astype(np.float64))
 
 

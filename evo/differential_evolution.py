@@ -312,9 +312,8 @@ class _Run:
         else:
             trials = draw_trials(self.rng, members, self.index, weight, self.crossover, self.strategy)
         trials = self._evaluated(redraw_outside(self.rng, trials))
-        accepted = is_accepted(
-            trials.energies, trials.violation, self.population.energies, self.population.violation
-        )
+        better = trials.energies <= self.population.energies
+        accepted = is_accepted(better, trials.violation, self.population.violation)
         pairs = zip(trials, self.population)
         chosen = (np.where(accepted[:, None] if new.ndim == 2 else accepted, new, old) for new, old in pairs)
         self.population = _Population(*chosen).best_first()
@@ -343,9 +342,8 @@ class _Run:
     def _beats(self, cost: Any, violation: np.ndarray, row: int) -> Any:
         """Whether a trial takes the place of the member in `row`."""
         _, energies, violations = self.population
-        if not self.constraints:
-            return cost <= energies[row]
-        return is_accepted(cost, violation, energies[row], violations[row])
+        better = cost <= energies[row]
+        return is_accepted(better, violation, violations[row]) if self.constraints else better
 
     def _evaluated(self, members: np.ndarray) -> _Population:
         """Members (P, D) with violations, and energies where they are feasible."""

@@ -71,3 +71,56 @@ class Engine(Protocol):
     def converged(self, state: Any) -> bool:
         """SciPy's rule: std(costs) <= atol + tol |mean(costs)|."""
         ...
+
+
+class FrontEngine(Protocol):
+    """An optimiser of M costs at once, with K constraints; otherwise as `Engine`.
+
+    engine = make_front_engine(low, high, population=100, objectives=2, constraints=1)
+    state = engine.init(seed=0)
+    for _ in range(generations):
+        candidates, state = engine.ask(state)
+        state = engine.tell(state, candidates, costs(candidates), violations(candidates))
+    points, their_costs = engine.front(state)
+    """
+
+    def init(self, seed: int) -> Any:
+        """The state before anything was evaluated; costs are +inf."""
+        ...
+
+    def ask(self, state: Any) -> tuple[Array, Any]:
+        """Candidates (P, D), all inside the bounds, and the state that waits for their costs."""
+        ...
+
+    def tell(self, state: Any, candidates: Array, costs: Array, violations: Array | None = None) -> Any:
+        """The next generation's state, from the candidates asked for, their costs (P, M), NaN as +inf, and how far
+        each constraint is exceeded, (P, K), where anything up to 0 says that it holds.
+
+        Raises:
+            ValueError: something of another shape, not real, or candidates outside the bounds.
+        """
+        ...
+
+    def front(self, state: Any) -> tuple[Array, Array]:
+        """The feasible candidates (F, D) that no other of the population dominates, and their costs (F, M)."""
+        ...
+
+    def parents(self, state: Any) -> Array:
+        """The current population (P, D)."""
+        ...
+
+    def costs(self, state: Any) -> Array:
+        """The costs (P, M) of `parents(state)`, +inf before the first `tell`."""
+        ...
+
+    def violations(self, state: Any) -> Array:
+        """The violations (P, K) of `parents(state)`, each 0 or above."""
+        ...
+
+    def rescore(self, state: Any, costs: Array, violations: Array | None = None) -> Any:
+        """The state with these in place of the parents', as `Engine.rescore`."""
+        ...
+
+    def check(self, state: Any) -> None:
+        """ValueError unless the search can resume from `state`."""
+        ...

@@ -24,6 +24,15 @@ def draw_integers(generator: Generator, bound: int, size: Any, dtype: Any = np.i
     return draw(bound, size=size, dtype=dtype)
 
 
+def draw_others(generator: np.random.Generator, below: int, *taken: np.ndarray) -> np.ndarray:
+    """(P,) whole numbers below `below`, uniform among those that differ from each of `taken`, (P,) each."""
+    drawn = generator.integers(below - len(taken), size=len(taken[0]))
+    # Stepping over the taken numbers in ascending order maps the draw onto what is left.
+    for skipped in np.sort(taken, axis=0):
+        drawn += drawn >= skipped
+    return drawn
+
+
 def unpack(words: np.ndarray) -> np.random.Generator:
     """The generator whose state `pack` wrote into `words` (6,)."""
     value_high, value_low, increment_high, increment_low, has_spare, spare = (int(word) for word in words)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from evo.protocol import Array, Engine
+from evo.protocol import Array, Engine, FrontEngine
 
 
 def state_arrays(state: Any) -> dict[str, np.ndarray]:
@@ -16,7 +16,7 @@ def state_arrays(state: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
 
 
-def state_from(engine: Engine, arrays: Mapping[str, np.ndarray]) -> Any:
+def state_from(engine: Engine | FrontEngine, arrays: Mapping[str, np.ndarray]) -> Any:
     """The state whose `state_arrays` are `arrays`: a search resumed from it continues bit for bit.
 
     Raises:

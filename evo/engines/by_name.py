@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from evo.engines.base import check_options
 from evo.names import unknown
 from evo.problem import make_search
-from evo.protocol import Engine
+from evo.protocol import Engine, FrontEngine
 
 ENGINES = ("scipy", "evosax", "jax", "lshade")
 
@@ -67,6 +67,48 @@ def make_engine(
     engine = _engine_class(kind)
     check_options(name, given, tuple(option for option in engine.options() if option != "name"))
     return engine(search, **given, **({"name": algorithm} if algorithm else {}))
+
+
+def make_front_engine(
+    low: ArrayLike,
+    high: ArrayLike,
+    population: int,
+    objectives: int,
+    *,
+    constraints: int = 0,
+    init: str | ArrayLike | None = None,
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    **options: Any,
+) -> FrontEngine:
+    """GDE3 over the box [low, high]: `population` candidates a generation towards the front of `objectives` costs.
+
+    Args:
+        low, high: (D,) bounds; equal ones fix a dimension.
+        constraints: K, how many violations a candidate is told with.
+        init, mean, std: see `evo.problem.make_search`.
+        options: strategy, mutation and crossover, see `evo.engines.gde3.Gde3`; None counts as not given.
+
+    Raises:
+        ValueError: an option that it does not have, or a setting out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> engine = make_front_engine([-2.0], [4.0], population=20, objectives=2)
+        >>> state = engine.init(seed=0)
+        >>> for _ in range(30):
+        ...     x, state = engine.ask(state)
+        ...     state = engine.tell(state, x, np.concatenate([x**2, (x - 2) ** 2], axis=1))
+        >>> points, costs = engine.front(state)
+        >>> len(points), bool(points.min() > -0.01), bool(points.max() < 2.01)
+        (20, True, True)
+    """
+    from evo.engines.gde3 import Gde3
+
+    search = make_search(low, high, population, init=init, mean=mean, std=std)
+    given = {key: value for key, value in options.items() if value is not None}
+    check_options("gde3", given, ("strategy", "mutation", "crossover"))
+    return Gde3(search, objectives, constraints, **given)
 
 
 def _engine_class(kind: str) -> Any:

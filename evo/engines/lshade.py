@@ -205,8 +205,8 @@ def draw_trials(
     rows = np.arange(count)
     best = np.argsort(state.energies, kind="stable")[: max(2, round(elite * count))]
     pbest = members[best[generator.integers(len(best), size=count)]]
-    first = draw_others(generator, count, rows)
-    second = draw_others(generator, count + len(archive), rows, first)
+    first = rng.draw_others(generator, count, rows)
+    second = rng.draw_others(generator, count + len(archive), rows, first)
     pool = np.concatenate([members, archive])
     factor = weight[:, None]
     mutants = members + factor * (pbest - members) + factor * (members[first] - pool[second])
@@ -214,15 +214,6 @@ def draw_trials(
     always = generator.integers(dimension, size=count)
     chance = generator.uniform(size=(count, dimension)) < crossover[:, None]
     return np.where(strategies.crossover_mask("bin", chance, always), mutants, members)
-
-
-def draw_others(generator: np.random.Generator, below: int, *taken: np.ndarray) -> np.ndarray:
-    """(P,) whole numbers below `below`, uniform among those that differ from each of `taken`, (P,) each."""
-    drawn = generator.integers(below - len(taken), size=len(taken[0]))
-    # Stepping over the taken numbers in ascending order maps the draw onto what is left.
-    for skipped in np.sort(taken, axis=0):
-        drawn += drawn >= skipped
-    return drawn
 
 
 def remember(memory: Memory, weight: np.ndarray, crossover: np.ndarray, gain: np.ndarray) -> Memory:

@@ -84,15 +84,15 @@ def test_parameters_follow_their_distributions():
 def test_others_are_other(count, extra, seed):
     generator = np.random.default_rng(seed)
     rows = np.arange(count)
-    first = lshade.draw_others(generator, count, rows)
-    second = lshade.draw_others(generator, count + extra, rows, first)
+    first = rng.draw_others(generator, count, rows)
+    second = rng.draw_others(generator, count + extra, rows, first)
     assert (first != rows).all() and (second != rows).all() and (second != first).all()
     assert min(first.min(), second.min()) >= 0 and first.max() < count and second.max() < count + extra
 
 
 def test_others_are_uniform():
     generator = np.random.default_rng(1)
-    drawn = lshade.draw_others(generator, 6, np.full(40_000, 4), np.full(40_000, 1))
+    drawn = rng.draw_others(generator, 6, np.full(40_000, 4), np.full(40_000, 1))
     shares = np.bincount(drawn, minlength=6) / 40_000
     np.testing.assert_allclose(shares, [0.25, 0, 0.25, 0.25, 0, 0.25], atol=0.01)
 
