@@ -144,8 +144,9 @@ def _check_types(raw: dict, layers: Sequence[Layer]) -> None:
         )
     if not all(type(source) is int for source in sources):
         raise UserError(f"the sources of the edges are {sources!r}, expected numbers of layers")
-    ops = [op.name for layer in layers for edge in layer.edges for op in edge.ops if hasattr(op, "name")]
-    for name in (raw["name"], *(layer.name for layer in layers), *ops):
+    ops = (op for layer in layers for edge in layer.edges for op in edge.ops)
+    named = (op.name for op in ops if isinstance(op, WithParameters))
+    for name in (raw["name"], *(layer.name for layer in layers), *named):
         if not is_name(name):
             raise UserError(f"a name is {name!r:.200}, expected printable text of at most {LONGEST_NAME}")
     for value in (*raw["mean"], *raw["std"]):
