@@ -9,6 +9,7 @@ COMMANDS = {
     "attack": "accuracy under FGSM or PGD, crafted on the ANN or on the spiking network",
     "runs": "list runs, their state and their best result",
     "import_weights": "read and check a PyTorch network's weights",
+    "import_nir": "read a spiking network from a NIR file",
     "export": "write a run's spiking network as NIR, as a PyTorch module or as integers",
     "export_weights": "write the ANN's weights as a PyTorch state_dict",
 }

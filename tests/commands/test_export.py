@@ -10,6 +10,7 @@ from helpers.networks import random_snn, save_tiny
 from jaxsnn.cli import command
 from jaxsnn.errors import UserError
 from jaxsnn.export import ExportConfig, export
+from jaxsnn.import_nir import ImportNirConfig, import_nir
 from jaxsnn.networks.spiking import Genes
 from jaxsnn.networks.weights import load_weights
 from jaxsnn.records.calibrated_network import save_start
@@ -73,3 +74,18 @@ def test_bad_input_ends_in_one_sentence(run, tmp_path, monkeypatch, capsys):
     (run / "calibrated.safetensors").unlink()
     with pytest.raises(UserError, match=r"has no calibrated\.safetensors"):
         read_converted(run)
+
+
+def test_a_nir_file_comes_back_and_can_be_exported_again(run, tmp_path, capsys):
+    pytest.importorskip("nir")
+    export(ExportConfig(run=run, to="nir", out=tmp_path / "there", timesteps=6))
+    out = tmp_path / "back.safetensors"
+    found = import_nir(ImportNirConfig(file=tmp_path / "there/network.nir", out=out))
+    assert found.timesteps == 6 and "no layer delay" in capsys.readouterr().out
+    again = read_converted(tmp_path / "back-thresholds.json", timesteps=6)
+    assert (again.dynamics.comparison, again.silent) == (">=", 0)
+    first = read_converted(run, timesteps=6)
+    for one, other, theta in zip(first.starts(), again.starts(), first.thresholds()):
+        np.testing.assert_allclose(other, one / theta, rtol=1e-5)
+    with pytest.raises(UserError, match=r"ends in \.safetensors"):
+        import_nir(ImportNirConfig(file=tmp_path / "there/network.nir", out=tmp_path / "back.pt"))
