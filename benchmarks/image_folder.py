@@ -2,7 +2,7 @@
 
     python -m benchmarks.image_folder --out DIR --images 100000
 
-The JPEGs are synthetic, of the sizes and about the bytes of ImageNet's, and are made once, in DIR. Every stage
+The JPEGs are synthetic, 40 kB each, of ImageNet's sizes, and are made once, in DIR. Every stage
 runs in a process of its own, whose memory and time the system counts; the network is drawn, not trained, but for
 the stage that trains one.
 """
@@ -77,7 +77,7 @@ class Measured:
 
 
 def photograph(number: int, label: int) -> Image.Image:
-    """A smooth picture with some noise, in the colour of its class: about 60 kB as a JPEG."""
+    """A smooth picture with some noise, in the colour of its class: about 40 kB as a JPEG."""
     rng = np.random.default_rng(number)
     width, height = SIZES[number % len(SIZES)]
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize(

@@ -15,7 +15,7 @@ from data.limits import BUDGET
 from data.pictures import SUFFIXES
 
 _REMEMBERED = 10_000
-"""Files from which on a listing is kept; fewer are listed in 20 ms from a local disk."""
+"""Files from which on a listing is kept: 100,000 in 1,000 folders take 0.2 s of processor time, kept 0.02 s."""
 _SETTLED = 2.0
 """Seconds after a folder's last change in which another may leave its time as it is."""
 
