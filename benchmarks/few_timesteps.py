@@ -93,8 +93,7 @@ class Inputs:
 
 def load(config: Config, console: Console) -> Inputs:
     """Load what checked options name."""
-    train = data.load(config.data, "train", config.data_dir)
-    test = data.load(config.data, "test", config.data_dir, limit=config.test_images)
+    train, test = config.load("train"), config.load("test", config.test_images)
     snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
     for dataset in (train, test):
         check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")

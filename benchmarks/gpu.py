@@ -163,16 +163,14 @@ def main(config: GpuConfig) -> dict:
     """Measure and print."""
     at_least(config, population=1, rows=1, timesteps=1, images=1, block=1, check=0, rounds=1)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peers need some of the card
-    import data
-    from jaxsnn.analysis.comparison import ann_right
+        from jaxsnn.analysis.comparison import ann_right
     from jaxsnn.conversion.calibration import calibrate
     from jaxsnn.conversion.loading import load_snn
     from jaxsnn.runtime.provenance import describe_device, versions
     from jaxsnn.simulation import dense
 
     console = Console()
-    test = data.load(config.data, "test", config.data_dir, limit=config.images)
-    train = data.load(config.data, "train", config.data_dir, limit=500)
+    test, train = config.load("test", config.images), config.load("train", 500)
     snn, sha256 = load_snn(config.weights, config.network, test.images.shape[1:], console.out)
     base = calibrate(snn.network, snn.params, train.images).threshold(99.7)
     spread = np.random.default_rng(0).standard_normal((config.population, len(base))) * SPREAD
