@@ -163,7 +163,7 @@ def main(config: GpuConfig) -> dict:
     """Measure and print."""
     at_least(config, population=1, rows=1, timesteps=1, images=1, block=1, check=0, rounds=1)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peers need some of the card
-        from jaxsnn.analysis.comparison import ann_right
+    from jaxsnn.analysis.comparison import ann_right
     from jaxsnn.conversion.calibration import calibrate
     from jaxsnn.conversion.loading import load_snn
     from jaxsnn.runtime.provenance import describe_device, versions
