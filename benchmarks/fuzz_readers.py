@@ -123,6 +123,29 @@ def _of_weights(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
         ),
         "PyTorch's safetensors": (of_path(read_foreign, folder / "plain.safetensors"), [arrays]),
         "PyTorch's files": (of_path(read_foreign, folder / "file.pt"), _torch_files()),
+        **_of_models(folder),
+    }
+
+
+def _of_models(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    """Those of whole models, as far as the network."""
+    from jaxsnn.conversion.from_onnx import graph_of_onnx
+    from jaxsnn.conversion.from_pt2 import graph_of_pt2
+    from jaxsnn.conversion.graph import with_average_pools
+    from jaxsnn.conversion.graph_values import image_shape
+    from jaxsnn.conversion.lower_graph import lower
+    from tests.helpers.onnx_writer import dense_model
+    from tests.helpers.pt2_writer import parts, written
+
+    def network(path: Path) -> object:
+        graph = with_average_pools(graph_of_onnx(path) if path.suffix == ".onnx" else graph_of_pt2(path))
+        channels = image_shape(graph.shapes[0], graph.axes)[0][2]
+        return lower(graph, "fuzzed", (0.0,) * channels, (1.0,) * channels)
+
+    archive = written(folder, parts()).read_bytes()
+    return {
+        "ONNX": (of_path(network, folder / "model.onnx"), [dense_model()[0]]),
+        "torch.export's archives": (of_path(network, folder / "model.pt2"), [archive]),
     }
 
 

@@ -1,6 +1,5 @@
-"""A network trained in PyTorch: save its state_dict, describe it, and let it spike."""
+"""A network trained in PyTorch: hand it over, and let it spike."""
 
-import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,9 +10,6 @@ from torch.nn.functional import cross_entropy
 
 import data
 import jaxsnn
-from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import BatchNorm
-from jaxsnn.networks.json_format import to_json
 
 
 def main(epochs: int = 4, images: int = 1000, out: Path = Path("own_pytorch_network.png")) -> None:
@@ -32,13 +28,7 @@ def main(epochs: int = 4, images: int = 1000, out: Path = Path("own_pytorch_netw
         optimizer.step()
     right = (model.eval()(unseen).argmax(1).numpy() == test.labels).mean()
 
-    with tempfile.TemporaryDirectory() as folder:
-        weights, description = Path(folder, "model.pt"), Path(folder, "network.json")
-        torch.save(model.state_dict(), weights)
-        # weights say neither where the pools are nor how images are normalised: the description does
-        network = vgg([[16], [32], [64]], name="mine", norm=BatchNorm, mean=(0.5,) * 3, std=(0.5,) * 3)
-        description.write_text(to_json(network))
-        snn = jaxsnn.load(weights, network=str(description))
+    snn = jaxsnn.load(model, input_shape=(3, 32, 32), mean=0.5, std=0.5)  # x = (pixels - mean) / std, see above
 
     figure, axes = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for v0 in (0.0, 0.5):

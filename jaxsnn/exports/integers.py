@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from jaxsnn.networks.description import (
     layer_shapes,
     output_shape,
 )
+from jaxsnn.networks.spiking import SNN
 from jaxsnn.networks.taps import Taps
 from jaxsnn.simulation.integers import IntegerSNN, integer_neurons, integer_pixels, quantize
 
@@ -122,6 +124,8 @@ def load(folder="."):
 def integer_files(converted: Converted) -> dict[str, bytes]:
     """Contents by file name; raises ``UserError`` for networks that integers cannot express."""
     integers = quantize(converted.snn)
+    # maps without neurons between them are one in integers
+    converted = replace(converted, snn=SNN(integers.network, converted.snn.params))
     content = io.BytesIO()
     np.savez_compressed(content, allow_pickle=False, **arrays(converted, integers))
     described = describe(converted)

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 import jaxsnn
-from helpers.onnx_writer import field, model, node, tensor, varint
+from helpers.onnx_writer import dense_model, drawn, field, model, node, tensor, varint
 from jaxsnn.conversion.evaluate_graph import evaluate
 from jaxsnn.conversion.from_onnx import graph_of_onnx
 from jaxsnn.conversion.model_import import import_model
@@ -18,30 +18,6 @@ from jaxsnn.import_weights import ImportConfig, import_weights
 from jaxsnn.networks.weights import load_weights
 
 DIMENSIONS = ("NCHW", "OIHW", "NCHW")
-
-
-def drawn(seed, *shape):
-    return (np.random.default_rng(seed).normal(size=shape) / max(1, np.prod(shape[1:])) ** 0.5).astype(np.float32)
-
-
-def dense_model(opset=17, shape=("n", 1, 2, 3), end=(), output="y", tensors=()):
-    """A reshape as exporters write it (Shape, Gather, Unsqueeze, Concat), two dense maps, a ReLU between."""
-    constants = {
-        "a.weight": drawn(0, 4, 6), "a.bias": drawn(1, 4), "b.weight": drawn(2, 4, 3),
-        "zero": np.array(0), "axes": np.array([0]), "rest": np.array([-1]),
-    }  # fmt: skip
-    nodes = [
-        node("Shape", ["x"], "s"),
-        node("Gather", ["s", "zero"], "n", axis=0),
-        node("Unsqueeze", ["n", "axes"], "n1"),
-        node("Concat", ["n1", "rest"], "to", axis=0),
-        node("Reshape", ["x", "to"], "flat"),
-        node("Gemm", ["flat", "a.weight", "a.bias"], "h", name="/a/Gemm", transB=1, alpha=0.5),
-        node("Relu", ["h"], "r"),
-        node("MatMul", ["r", "b.weight"], "y"),
-        *end,
-    ]
-    return model(nodes, constants, shape, output, opset, tensors), constants
 
 
 def written(folder, content):
