@@ -45,6 +45,7 @@ def run(monkeypatch, capsys):
         ("optimizers --parts racing --cache BROKEN", "BROKEN is not JSON"),
         ("optimizers_fuzz --configurations 0", "--configurations is 0, expected at least 1"),
         ("optimizers_fronts --seeds 0", "--seeds is 0, expected at least 1"),
+        ("imports --images 3", "--images is 3, expected at least 4"),
         ("improvement --seeds 0", "--seeds is 0, expected at least 1"),
         ("improvement --data cifar10 --data-dir ABSENT", "the data folder ABSENT does not exist"),
         ("improvement --job.weights ABSENT", "no weights file at ABSENT"),

@@ -1,5 +1,7 @@
 """Graphs become networks that compute the same, whatever stands between two activations."""
 
+import io
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,13 @@ from jaxsnn.conversion.graph import (
 )
 from jaxsnn.conversion.lower_graph import lower
 from jaxsnn.errors import UserError
+from jaxsnn.exports.converted import Converted, plain_names
+from jaxsnn.exports.integers import integer_files
 from jaxsnn.networks.description import BatchNorm, Conv
 from jaxsnn.networks.forward import ann_forward
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation.observe import observe
+from jaxsnn.simulation.plan import Plan
 
 ONE = ((1, 1), (1, 1))
 
@@ -148,6 +155,29 @@ def test_a_stem_without_activations_is_many_edges():
     chain.head()
     network = check(chain)
     assert [len(layer.edges) for layer in network.layers] == [1, 2, 3, 4, 1]
+
+
+def test_maps_without_neurons_between_them_are_simulated_and_exported_as_integers():
+    """A linear bottleneck, as a graph and in int8: the two maps of an edge become one."""
+    chain = Chain()
+    chain.conv(4)
+    chain.then(Relu())
+    chain.conv(2, 1, ((0, 0), (0, 0)))
+    chain.norm()
+    chain.conv(5, 1, ((0, 0), (0, 0)))
+    chain.then(Relu())
+    chain.head()
+    network, params = lower(chain.graph(chain.x), "small", (0.25,) * 3, (0.5,) * 3)
+    snn = SNN(*fold(network, params))
+    genes = Genes(np.array([[0.5, 0.5]]), np.array([[0.5, 0.5]]))
+    images = np.random.default_rng(5).integers(0, 256, (4, 6, 6, 3), dtype=np.uint8)
+    seen = observe(
+        snn, genes, images, np.zeros(4, np.int32), timesteps=8, plan=Plan(backend="xla", precision="int8")
+    )
+    assert (seen.spikes > 0).all()
+    files = integer_files(Converted(snn, genes, Dynamics(), 8))
+    with np.load(io.BytesIO(files["network.npz"])) as arrays:
+        assert arrays[f"{plain_names(network.layers)[1]}.0.weight"].shape == (5, 4, 1, 1)
 
 
 def test_concatenated_parts_go_through_norms_groups_and_dense_maps():
