@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jaxsnn.conversion.calibration import Calibration, percentiles
     from jaxsnn.conversion.folding import convert
     from jaxsnn.conversion.loading import load
+    from jaxsnn.conversion.start import Start, calibrate
     from jaxsnn.errors import UserError
     from jaxsnn.exports.write import export_network
     from jaxsnn.networks.description import Network
@@ -46,7 +47,9 @@ _HOMES = {
     "Plan": "simulation.plan",
     "SNN": "networks.spiking",
     "SearchSettings": "search.settings",
+    "Start": "conversion.start",
     "UserError": "errors",
+    "calibrate": "conversion.start",
     "compare": "analysis.comparison",
     "convert": "conversion.folding",
     "evolve": "search.run",
@@ -67,7 +70,9 @@ __all__ = [
     "Observables",
     "Plan",
     "SearchSettings",
+    "Start",
     "UserError",
+    "calibrate",
     "compare",
     "convert",
     "evolve",

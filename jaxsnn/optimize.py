@@ -1,6 +1,5 @@
 """Find layerwise thresholds that reach the accuracy in the fewest timesteps: python -m jaxsnn.optimize"""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,10 +20,11 @@ from jaxsnn.analysis.energy import energy_of, read_costs
 from jaxsnn.cli import command
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
+from jaxsnn.cli.search_notes import check_costs, note_of, timesteps_in_words
+from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import Network
 from jaxsnn.records import run_folder
-from jaxsnn.records.calibrated_network import load_start, save_start
+from jaxsnn.records.calibrated_network import calibration_record, load_start, save_start
 from jaxsnn.records.listing import check_made_by, how_to_resume, resumable
 from jaxsnn.records.outcome import SearchResult, results_of, write_results, write_thresholds
 from jaxsnn.records.run_config import RunConfig, from_record, to_record
@@ -38,7 +38,7 @@ from jaxsnn.runtime.provenance import code_version, describe_device, digest, ver
 from jaxsnn.search import checkpoint
 from jaxsnn.search.checkpoint import Checkpoint
 from jaxsnn.search.evolve import Candidate, Generation
-from jaxsnn.search.job import Job, Start, calibrated_start, calibration_work, history_row, make_codec, make_job
+from jaxsnn.search.job import Job, calibrated_start, calibration_work, history_row, make_codec, make_job
 from jaxsnn.search.objective import search_plan
 from jaxsnn.search.presets import DEFAULT, preset_values
 from jaxsnn.simulation.backends import describe
@@ -221,6 +221,8 @@ def _search(run: _Run) -> dict:
         tested = _test(run, start, found, bar)
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
     results["energy"] = energy_of(run.inputs.snn.network, tested, read_costs(config.energy))
+    if start is not None:
+        results["calibration"] = calibration_record(start)
     write_results(folder, results, found)
     checkpoint.clear(folder)
     run_pages.draw(folder, results, rows, partial(command.warn, console))
@@ -228,8 +230,9 @@ def _search(run: _Run) -> dict:
         console.print(comparison_table(results["clean"]))
     console.print(comparison_table(results), energy.energy_table(results["energy"]))
     ended = " (stopped)" if found.stopped_early else " (converged)" if found.last.converged else ""
+    weights = "" if start is None else f"weights {' and '.join(start.changed) or 'folded only'}; "
     console.print(
-        f"{found.last.number} generations{ended}, {found.last.evaluations} evaluations "
+        f"{weights}{found.last.number} generations{ended}, {found.last.evaluations} evaluations "
         f"({found.epochs:.2f} epochs, eq. 17), best cost {found.best.cost:.3f}, "
         f"{results['seconds']:.0f} s in all -> {folder}",
         highlight=False,
@@ -241,9 +244,10 @@ def _search(run: _Run) -> dict:
 
 def _introduce(run: _Run) -> None:
     config, network = run.config, run.inputs.snn.network
+    steps = timesteps_in_words(config, network)
     run.console.print(
         f"{network.name} on {config.data}: {len(network.spiking)} spiking layers, "
-        f"{config.population} candidates x {config.images} training images x {_timesteps(config, network)}, "
+        f"{config.population} candidates x {config.images} training images x {steps}, "
         f"at most {config.evaluations} evaluations, on {run.stamp['device']}, "
         f"{describe(search_plan(config, config.plan()), network)}",
         highlight=False,
@@ -251,18 +255,10 @@ def _introduce(run: _Run) -> None:
     )
 
 
-def _timesteps(config: OptimizeConfig, network: Network) -> str:
-    """The search's timesteps in both conventions: "8 timesteps without layer delay (15 with it)"."""
-    delayed = config.delay == "layer"
-    other = config.timesteps + (-network.delay if delayed else network.delay)
-    here, there = ("with", "without") if delayed else ("without", "with")
-    return f"{config.timesteps} timesteps {here} layer delay ({max(0, other)} {there} it)"
-
-
 def _calibrated(run: _Run, bar: Progress) -> Start:
     """The network to search around, calibrated for the run's timesteps, or read again where a run is resumed."""
     config, inputs, seconds = run.config, run.inputs, time.perf_counter()
-    start = load_start(run.folder)
+    start = load_start(run.folder, inputs.snn)
     if start is None:
         total = calibration_work(config, inputs.snn.network)
         task = bar.add_task("calibrate", total=total, note=f"{config.calibration_images} training images")
@@ -331,10 +327,10 @@ def _generations(
     )
     generation, stopped = after, False
     for generation, state in job.generations(start, after):
-        _check_costs(generation, config, run.console)
+        check_costs(generation, config, run.console)
         # the latency shown is to a target that these images can tell: where the first best curve ends
         rows.append(history_row(generation, rows[0]["accuracy"] if rows else generation.best.accuracy[-1]))
-        note(_note(generation, config, rows))
+        note(note_of(generation, config, rows))
         arrays = evo.state_arrays(state)
         processes.check_same({"candidates": digest(arrays)})
         stop, leave = processes.either(bool(asked), run.termination.asked)
@@ -407,38 +403,6 @@ def _test(run: _Run, start: Start | None, found: SearchResult, bar: Progress) ->
     clean["baseline"]["percentile"] = config.percentile
     tested = on_test(perturb(ann_victim(snn), attack, test.images, test.labels))
     return tested | {"clean": clean, "attack": attack.record() | {"crafted_on": "ann", "mix": config.attack_mix}}
-
-
-def _check_costs(generation: Generation, config: OptimizeConfig, console: Console) -> None:
-    """Say so where the objective cannot tell candidates apart; ``UserError`` where no cost is finite."""
-    if not math.isfinite(generation.best.cost):
-        raise UserError(
-            f"no candidate of generation {generation.number} has a finite cost: lower the weights of the cost's "
-            "parts"
-        )
-    if not math.isfinite(generation.mean):
-        console.print(
-            f"generation {generation.number}: some candidates have no finite cost and count as the worst"
-        )
-    elif generation.spread == 0:
-        console.print(
-            f"generation {generation.number}: all candidates cost the same, {generation.mean:g}, so the search is "
-            f"stuck; if that is too early, give it more --images (now {config.images}) or --timesteps"
-        )
-
-
-def _note(generation: Generation, config: OptimizeConfig, rows: list[dict]) -> str:
-    """Progress line after a generation; latency and accuracy are of the best on its training images."""
-    before = rows[-2]["image_evaluations"] if len(rows) > 1 else 0
-    simulated = (generation.image_evaluations - before) * config.timesteps
-    rate = simulated / generation.seconds if generation.seconds else 0
-    reached = rows[-1]["latency"]
-    of_all = "" if config.engine == "lshade" else f"/{config.generations}"  # L-SHADE's generations shrink
-    latency = f", latency {reached}" if reached else ""
-    return (
-        f"generation {generation.number}{of_all}, cost {generation.best.cost:.2f}, "
-        f"accuracy {100 * generation.best.accuracy[-1]:.1f} %{latency}, {rate:,.0f} itc/s"
-    )
 
 
 def parse(arguments: list[str] | None = None) -> OptimizeConfig:

@@ -9,7 +9,6 @@ from typing import Protocol
 import jax
 import numpy as np
 
-import data
 from jaxsnn.analysis.latency import gain_intervals, latency_rows
 from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.errors import UserError
@@ -37,7 +36,7 @@ class LabeledImages(Protocol):
 def compare(
     snn: SNN,
     baseline: Genes,
-    optimized: Genes,
+    optimized: Genes | tuple[SNN, Genes],
     test: LabeledImages | tuple[np.ndarray, np.ndarray],
     timesteps: int | None = None,
     dynamics: Dynamics = Dynamics(),
@@ -57,7 +56,8 @@ def compare(
     ``print(result)`` shows a short table.
 
     Args:
-        baseline, optimized: one candidate each, (1, L) or (L,).
+        baseline, optimized: one candidate each, (1, L) or (L,); the latter with its network where that has weights
+            of its own, as a calibrated one has.
         test: a dataset, or images, uint8 (B, H, W, C), and their classes (B,).
         timesteps: T; None for 100 after the layer delay.
 
@@ -67,11 +67,11 @@ def compare(
     images, labels = test if isinstance(test, tuple) else (test.images, test.labels)
     if timesteps is None:
         timesteps = TIMESTEPS + dynamics.silent_steps(snn.network)
-    return compare_on_test(
-        snn,
-        one_candidate(baseline, "baseline"),
-        one_candidate(optimized, "optimized"),
-        data.part(images, slice(None)),
+    network, genes = (snn, optimized) if isinstance(optimized, Genes) else optimized
+    return compare_networks(
+        (snn, one_candidate(baseline, "baseline")),
+        (network, one_candidate(genes, "optimized")),
+        np.asarray(images),
         np.asarray(labels),
         timesteps,
         dynamics,

@@ -69,7 +69,7 @@ def percentiles(snn: SNN, images: np.ndarray, progress: Callable[[int], None] | 
     >>> import data, jaxsnn
     >>> snn = jaxsnn.load()
     >>> jaxsnn.percentiles(snn, data.load("embedded", "train").images[:20]).genes(99.7, v0=0.5).threshold.shape
-    (1, 10)
+    (1, 7)
     """
     return calibrate(snn.network, snn.params, images, progress=progress)
 

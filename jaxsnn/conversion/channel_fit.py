@@ -67,6 +67,25 @@ class Recipe:
             raise UserError(f"cannot calibrate {unknown[0]!r}: any of {', '.join(SPREAD)}")
 
 
+@dataclass(frozen=True)
+class LayerFit:
+    """How well one layer's spikes, averaged over T steps, follow the ANN's activations, on the fitted values.
+
+    Attributes:
+        bias_error: root mean square over channels of the mean difference, relative to the root mean square
+            activation.
+        squared_error: mean squared difference relative to the mean square activation.
+        before: the same two before the descent.
+        seconds: that the layer took.
+    """
+
+    name: str
+    bias_error: float
+    squared_error: float
+    before: tuple[float, float]
+    seconds: float
+
+
 class Cells(tuple):
     """One layer's (threshold, amplitude, bias, start), (C,) each."""
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.conversion.channel_fit import Cells, Recipe, fit_layer, mmse_thresholds, simulate
+from jaxsnn.conversion.channel_fit import Cells, LayerFit, Recipe, fit_layer, mmse_thresholds, simulate
 from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, positions
 from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
@@ -40,25 +40,6 @@ SAMPLE = 8192
 REBUILT = 16_384
 """Most values that a layer's weights are fitted to, and most numbers in these, which bounds memory: 128 MB."""
 REBUILT_NUMBERS = 1 << 25
-
-
-@dataclass(frozen=True)
-class LayerFit:
-    """How well one layer's spikes, averaged over T steps, follow the ANN's activations, on the fitted values.
-
-    Attributes:
-        bias_error: root mean square over channels of the mean difference, relative to the root mean square
-            activation.
-        squared_error: mean squared difference relative to the mean square activation.
-        before: the same two before the descent.
-        seconds: that the layer took.
-    """
-
-    name: str
-    bias_error: float
-    squared_error: float
-    before: tuple[float, float]
-    seconds: float
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,24 +5,50 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxsnn.conversion.channel_fit import LayerFit
+from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Genes, check_genes
 from jaxsnn.networks.weights import load_weights, save_weights, to_device
-from jaxsnn.search.job import Start
+from jaxsnn.runtime.entries import Entries
 
 NAME = "calibrated.safetensors"
 
 
 def save_start(folder: Path, start: Start) -> Path:
-    """Write the calibrated network, with the genes to run it with in the file's header; returns the path."""
+    """Write the calibrated network, and in the file's header all else; returns the path."""
     path = folder / NAME
     params = {name: np.asarray(value) for name, value in start.snn.params.items()}
-    save_weights(path, start.snn.network, params, {"genes": json.dumps(start.genes.to_record())})
+    notes = {"genes": json.dumps(start.genes.to_record()), "calibration": json.dumps(calibration_record(start))}
+    save_weights(path, start.snn.network, params, notes)
     return path
 
 
-def load_start(folder: Path) -> Start | None:
+def calibration_record(start: Start) -> dict:
+    """How a network was calibrated, for results.json."""
+    layers = [vars(fit) | {"before": list(fit.before)} for fit in start.fits]
+    return {"timesteps": start.timesteps, "changed": list(start.changed), "layers": layers}
+
+
+def fits_of(record: Entries) -> tuple[LayerFit, ...]:
+    """The layers of a ``calibration_record``; raises ``UserError`` where it is not one."""
+    return tuple(
+        LayerFit(
+            layer.text("name"),
+            layer.number("bias_error"),
+            layer.number("squared_error"),
+            (layer.numbers("before", 2)[0], layer.numbers("before", 2)[1]),
+            layer.number("seconds"),
+        )
+        for layer in record.list_of_entries("layers")
+    )
+
+
+def load_start(folder: Path, ann: SNN) -> Start | None:
     """The calibrated network in a run's folder, or None where there is none.
+
+    Args:
+        ann: the network before calibration.
 
     Raises:
         UserError: the file is damaged.
@@ -34,6 +60,9 @@ def load_start(folder: Path) -> Start | None:
     try:
         genes = Genes.from_record(json.loads(notes["genes"]))
         check_genes(network, genes)
+        record = Entries(json.loads(notes.get("calibration", '{"timesteps": 1, "layers": []}')), str(path))
+        fits, timesteps = fits_of(record), record.count("timesteps", 1)
+        changed = tuple(map(str, record.record.get("changed", ())))
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path} does not hold the genes of its network: remove it") from error
-    return Start(SNN(network, to_device(params)), genes)
+    return Start(SNN(network, to_device(params)), genes, ann, timesteps, fits, changed)

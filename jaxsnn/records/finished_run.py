@@ -121,7 +121,7 @@ def network_of(thresholds: dict, folder: Path, snn: SNN) -> SNN:
     """
     if not thresholds.get("calibrated"):
         return snn
-    start = load_start(folder)
+    start = load_start(folder, snn)
     if start is None:
         raise UserError(f"{folder} has no {NAME}, the network that its thresholds belong to")
     return start.snn

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from jaxsnn.conversion.few_timesteps import LayerFit
+from jaxsnn.conversion.channel_fit import LayerFit
 from jaxsnn.reports import labels
 from jaxsnn.reports.figures import ANN, BASELINE, OPTIMIZED, STYLE, save
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxsnn.reports import figures, html_report
+from jaxsnn.records.calibrated_network import fits_of
+from jaxsnn.reports import few_figures, figures, html_report
+from jaxsnn.runtime.entries import Entries
 
 MOST_SAID = 200
 """Characters of a library's error that a warning repeats."""
@@ -40,5 +42,9 @@ def draw(folder: Path, results: dict, rows: list[dict], say: Callable[[str], obj
         figures.threshold_bars(results["layers"], baseline, optimized, path)
     with spared(say, path := place / "cost.png"):
         figures.cost_history(rows, path)
+    if "calibration" in results:
+        with spared(say, path := place / "layers.png"):
+            fits = fits_of(Entries.of(results["calibration"], "results.json: calibration"))
+            few_figures.layer_errors(fits, path)
     with spared(say, path := folder / "report.html"):
         html_report.write(folder)

@@ -14,9 +14,10 @@ from jaxsnn.conversion.calibration import Calibration, calibrate
 from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.channels import fold_channels
 from jaxsnn.conversion.few_timesteps import calibrate_for, work
+from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
-from jaxsnn.networks.spiking import SNN, Genes, check_genes
+from jaxsnn.networks.spiking import SNN, check_genes
 from jaxsnn.runtime.checks import named
 from jaxsnn.search.around import Around
 from jaxsnn.search.checkpoint import Checkpoint
@@ -65,14 +66,6 @@ def make_engine(settings: SearchSettings, codec: Codec | Around) -> evo.Engine:
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class Start:
-    """A calibrated network, and the genes (1, L) to run it with."""
-
-    snn: SNN
-    genes: Genes
 
 
 @dataclass(frozen=True)
@@ -224,11 +217,10 @@ def calibrated_start(
     # not the draw of the search or of the finalists, which would see what was fitted to them
     images = train.images[next(subsets(train.labels, settings.calibration_images, "fixed", settings.seed + 2))]
     steps = settings.timesteps - settings.dynamics.silent_steps(snn.network)
-    recipe = Recipe(
-        timesteps=steps, reconstruct=settings.reconstruct, comparison=settings.comparison, seed=settings.seed
-    )
+    recipe = Recipe(steps, reconstruct=settings.reconstruct, comparison=settings.comparison, seed=settings.seed)
     found = calibrate_for(snn, images, recipe, progress)
-    start = Start(*fold_channels(found.snn, found.channels))
+    changed = ("reconstructed",) if settings.reconstruct else ()
+    start = Start(*fold_channels(found.snn, found.channels), snn, steps, found.fits, changed)
     if not settings.distillation:
         return start
     how = distillation_of(settings, snn.network)
@@ -240,11 +232,13 @@ def calibrated_start(
 
     count = min(how.steps * how.batch, len(train))  # each image once, as far as they go
     distilled = train.images[next(subsets(train.labels, count, "fixed", settings.seed + 3))]
-    trained, channels = distil(found.snn, found.channels, distilled, how, advance)
+    trained, channels = distil(found.snn, found.channels, snn, distilled, how, advance)
+    if how.weight_rate:
+        changed = (*changed, "distilled")
+    rival = Start(*fold_channels(trained, channels), snn, steps, found.fits, changed)
     # it helps where there is much to repair, and harms elsewhere: the search's own images decide
     judged = train.images[next(subsets(train.labels, settings.images, "fixed", settings.seed))]
-    rivals = (start, Start(*fold_channels(trained, channels)))
-    return min(rivals, key=lambda one: divergence_at(one, snn, judged, settings))
+    return min((start, rival), key=lambda one: divergence_at(one, judged, settings))
 
 
 def distillation_of(settings: SearchSettings, network: Network) -> Distillation:
@@ -259,9 +253,9 @@ def distillation_of(settings: SearchSettings, network: Network) -> Distillation:
     )
 
 
-def divergence_at(start: Start, teacher: SNN, images: np.ndarray, settings: SearchSettings) -> int:
-    """Summed divergence of a network from the ANN of ``teacher`` at T, in units of 2^-20 nats."""
-    logits = teacher_logits(teacher, images)
+def divergence_at(start: Start, images: np.ndarray, settings: SearchSettings) -> int:
+    """Summed divergence of a network from its ANN at T, in units of 2^-20 nats."""
+    logits = teacher_logits(start.ann, images)
     observed = observe(
         start.snn,
         start.genes,

@@ -8,10 +8,12 @@ import numpy as np
 
 import data
 from jaxsnn.conversion.calibration import Calibration
+from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.search.evolve import Generation
 from jaxsnn.search.job import calibrated_on, make_job
+from jaxsnn.search.presets import FEW
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.plan import Plan
@@ -21,14 +23,14 @@ Cost = Callable[[Observables], np.ndarray]
 
 
 def evolve(
-    snn: SNN,
+    snn: SNN | Start,
     train: data.Dataset | tuple[np.ndarray, np.ndarray],
     *,
     cost: Cost | None = None,
     calibration: Calibration | None = None,
     plan: Plan = Plan(),
     progress: Callable[[int], None] | None = None,
-    settings: SearchSettings = SearchSettings(),
+    settings: SearchSettings | None = None,
     **changes: Any,
 ) -> Iterator[Generation]:
     """Search a converted network's genes by differential evolution (the paper's Algorithm 1).
@@ -36,10 +38,13 @@ def evolve(
     Nothing is printed, no signal is taken and no file is written: stop by leaving the loop.
 
     Args:
+        snn: a converted network, whose thresholds are searched; or one of ``jaxsnn.calibrate``, around which the
+            search goes on: its genes are those of ``start.snn``.
         train: training images and labels; a pair of arrays, uint8 (N, H, W, C) and int (N,), will do.
         cost: instead of eq. 11 and the other terms of ``settings``.
         calibration: percentiles of the activations; by default those on ``settings.calibration_images`` images.
         progress: called with the candidates x images that have just been simulated.
+        settings: by default those of the preset "thresholds", or "few" around a calibrated network.
         changes: settings by name, such as ``population=12``.
 
     Yields:
@@ -55,10 +60,16 @@ def evolve(
     >>> [generation.number for generation in search]
     [0, 1]
     """
+    start = snn if isinstance(snn, Start) else None
+    snn = snn.ann if isinstance(snn, Start) else snn
+    if settings is None:
+        settings = SearchSettings() if start is None else replace(FEW, timesteps=start.timesteps)
     unknown = sorted(changes.keys() - vars(settings).keys())
     if unknown:
         raise UserError(f"{unknown[0]} is not a setting of a search: they are {', '.join(vars(settings))}")
     settings = replace(settings, **changes).checked()
+    if start is None and settings.start == "calibrated":
+        raise UserError('start is "calibrated": give what jaxsnn.calibrate returns instead of the network')
     images = as_dataset(*train, snn.network.classes) if isinstance(train, tuple) else train
     if images.images.shape[1:] != snn.network.input_shape:
         raise UserError(
@@ -73,7 +84,7 @@ def evolve(
         )
     known = calibrated_on(settings, snn, images) if calibration is None else calibration
     terms = None if cost is None else [lambda observed: {"cost": np.asarray(cost(observed), np.float64)}]
-    job = make_job(settings, snn, images, known, plan=plan, terms=terms, progress=progress)
+    job = make_job(settings, snn, images, known, start=start, plan=plan, terms=terms, progress=progress)
     return (generation for generation, _ in job.generations(job.start()))
 
 

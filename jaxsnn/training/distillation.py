@@ -79,17 +79,18 @@ class Distillation:
 def distil(
     snn: SNN,
     channels: Channels,
+    teacher: SNN,
     images: np.ndarray,
     how: Distillation,
     progress: Callable[[int, float], None] | None = None,
 ) -> tuple[SNN, Channels]:
     """The network and its channels after training on uint8 ``images`` (N, H, W, C), with the ANN as its teacher.
 
-    The teacher is ``snn.network`` with ReLUs, before anything is changed. The network comes back as it was unless
-    weights are trained.
+    The network comes back as it was unless weights are trained.
 
     Args:
         channels: to start from, such as those of ``jaxsnn.conversion.few_timesteps``.
+        teacher: the network whose ANN, with ReLUs, is to be followed: ``snn`` before its weights were changed.
         progress: called now and then with the images used since the last time, and the last batch's loss.
 
     Raises:
@@ -99,6 +100,7 @@ def distil(
         raise UserError("distillation needs at least one image")
     network = snn.network
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
+    taught = {name: jnp.asarray(value) for name, value in teacher.params.items()}
     start = tuple([jnp.asarray(p, jnp.float32) for p in part] for part in vars(channels).values())
     base = _Base.of(network)
     trained = {"channels": _unmoved(start)} | ({"weights": params} if how.weight_rate else {})
@@ -109,7 +111,7 @@ def distil(
     done = 0
     for index, batch in enumerate(itertools.islice(draws, how.steps)):
         key = jax.random.fold_in(jax.random.key(how.seed), index)
-        trained, state, loss = step(trained, state, (params, start), images[batch], key)
+        trained, state, loss = step(trained, state, (params, start, taught), images[batch], key)
         done += len(batch)
         if progress is not None and ((index + 1) % WAIT == 0 or index + 1 == how.steps):
             progress(done, float(loss))
@@ -204,10 +206,10 @@ def _make_step(network: Network, how: Distillation, base: _Base, optimizer) -> C
 
     @functools.partial(jax.jit, donate_argnums=1)
     def step(trained, state, fixed, images, key):
-        params, start = fixed
+        params, start, taught = fixed
         if how.augmented:
             images = augment(key, images)
-        teacher = ann_forward(network, params, images)[-1]
+        teacher = ann_forward(network, taught, images)[-1]
         value, gradient = jax.value_and_grad(loss)(trained, params, start, images, teacher)
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(trained, updates), state, value

@@ -8,6 +8,7 @@ import pytest
 
 from helpers.networks import random_snn, save_tiny
 from jaxsnn.cli import command
+from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.export import ExportConfig, export
 from jaxsnn.import_nir import ImportNirConfig, import_nir
@@ -15,7 +16,6 @@ from jaxsnn.networks.spiking import Genes
 from jaxsnn.networks.weights import load_weights
 from jaxsnn.records.calibrated_network import save_start
 from jaxsnn.records.exported_run import read_converted
-from jaxsnn.search.job import Start
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def run(tmp_path):
     """A folder with thresholds around a calibrated network, whose channels start at membranes of their own."""
     weights = save_tiny(tmp_path)
     snn = random_snn(load_weights(weights)[0])
-    save_start(tmp_path, Start(snn, Genes(np.ones((1, 2)), np.full((1, 2), 0.5))))
+    save_start(tmp_path, Start(snn, Genes(np.ones((1, 2)), np.full((1, 2), 0.5)), snn, 4))
     record = {"weights": str(weights), "thresholds": [0.5, 0.75], "v0": [0.25, 0.5], "baseline_thresholds": [1, 2]}
     record |= {"comparison": ">=", "delay": "none", "calibrated": "calibrated.safetensors"}
     (tmp_path / "thresholds.json").write_text(json.dumps(record))

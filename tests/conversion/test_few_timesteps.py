@@ -148,7 +148,7 @@ def test_residual_networks_can_be_calibrated_and_distilled():
     folded, genes = fold_channels(snn, channels)
     assert all(fit.squared_error <= fit.before[1] for fit in fits)
     assert np.isfinite(record(folded, genes, images[:2], 3)[2]).all()
-    _, trained = distil(snn, channels, images, Distillation(2, steps=2, batch=4))
+    _, trained = distil(snn, channels, snn, images, Distillation(2, steps=2, batch=4))
     fold_channels(snn, trained)
 
 
@@ -249,9 +249,9 @@ def test_distillation_lowers_the_divergence():
 
     losses = []
     same, trained = distil(
-        snn, channels, images, Distillation(3, steps=60, batch=6, rate=0.02), lambda n, l: losses.append(l)
+        snn, channels, snn, images, Distillation(3, steps=60, batch=6, rate=0.02), lambda n, l: losses.append(l)
     )
     assert same.params is not None and len(losses) == 6 and losses[-1] < losses[0]
     assert loss(trained) < loss(channels) / 2
-    weights, _ = distil(snn, channels, images, Distillation(3, steps=2, batch=6, weight_rate=1e-3))
+    weights, _ = distil(snn, channels, snn, images, Distillation(3, steps=2, batch=6, weight_rate=1e-3))
     assert not np.array_equal(weights.params["conv1.kernel"], snn.params["conv1.kernel"])

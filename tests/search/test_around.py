@@ -7,16 +7,14 @@ import data
 from helpers.networks import dyadic_images, dyadic_snn
 from helpers.runs import config_of, interrupted
 from jaxsnn.conversion.calibration import calibrate
-from jaxsnn.conversion.channel_fit import Recipe
-from jaxsnn.conversion.channels import fold_channels
-from jaxsnn.conversion.few_timesteps import calibrate_for
+from jaxsnn.conversion.start import calibrate as calibrate_few
 from jaxsnn.errors import UserError
 from jaxsnn.evaluate import EvaluateConfig, evaluate
 from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.records.calibrated_network import NAME
 from jaxsnn.records.finished_run import read_run
 from jaxsnn.search.around import Around
-from jaxsnn.search.job import Start, make_job
+from jaxsnn.search.job import make_job
 from jaxsnn.search.settings import SearchSettings
 
 SMALL = {
@@ -38,7 +36,7 @@ def test_the_start_competes_and_nothing_worse_is_returned():
     snn, images = dyadic_snn("bias"), dyadic_images(12)
     labels = np.arange(12, dtype=np.int32) % 3
     train = data.Dataset(np.repeat(images, 1, 0), labels, ("a", "b", "c"), "small", "train", "a test")
-    start = Start(*fold_channels(snn, calibrate_for(snn, images, Recipe(3)).channels))
+    start = calibrate_few(snn, images, 3)
     settings = SearchSettings(
         population=6, generations=3, images=12, timesteps=3, delay="none", finalists=1, **SMALL
     ).checked()
@@ -55,7 +53,7 @@ def test_the_start_competes_and_nothing_worse_is_returned():
 
 def test_the_vector_of_ones_and_zeros_is_the_start():
     snn, images = dyadic_snn("bias"), dyadic_images(12)
-    genes = fold_channels(snn, calibrate_for(snn, images, Recipe(3)).channels)[1]
+    genes = calibrate_few(snn, images, 3).genes
     around = Around(genes)
     np.testing.assert_array_equal(around.baseline().threshold, genes.threshold)
     np.testing.assert_allclose(around.baseline().v0, genes.v0)

@@ -177,7 +177,7 @@ def test_sigterm_saves_the_generation_and_says_how_to_go_on(every, tiny, referen
 def test_sigterm_behind_the_search_ends_at_once(tiny, reference, monkeypatch, tmp_path):
     folder = tmp_path / "run"
 
-    def compare(*arguments):
+    def compare(*arguments, **options):
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("the comparison goes on")
 
