@@ -5,7 +5,8 @@
 Each network of tests/helpers/torch_models.py, with random weights, comes in by one call. The table gives the
 largest difference of a logit on eight random images from what runs the source (PyTorch, ONNX Runtime where it is
 installed, else the graph in float64), then the search: the accuracy after T steps, against the ANN's own answers on
-random images, of the best of the first population and of the last generation; and which exports could be written.
+random images, of the best of the first population and of the last generation; and the exports that can be
+written.
 """
 
 import logging
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 import jaxsnn
@@ -140,25 +142,35 @@ def run(config: ImportsConfig) -> list[Row]:
         raise UserError(f"--networks {unknown[0]} is unknown: the networks are {', '.join(MODELS)}")
     logging.disable(logging.CRITICAL)  # PyTorch's exporter says much on the way
     console = commands.TextConsole()
-    table = Table()
-    for column in ("network", "from", "layers", "edges", "logits differ by", "best before", "after", *EXPORTS):
-        table.add_column(column)
-    rows = []
+    table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
+    table.add_column("network", min_width=18)
+    for column in ("from", "layers", "logits", "before", "after", *EXPORTS):
+        table.add_column(column, no_wrap=True)
+    rows: list[Row] = []
+    reasons: list[str] = []
     for name in config.networks or MODELS:
         for source in SOURCES:
             rows.append(row(name, source, config, made))
-            table.add_row(*cells(rows[-1]))
+            table.add_row(*cells(rows[-1], reasons))
     console.print(table)
+    for number, reason in enumerate(reasons, start=1):
+        console.print(f"({number}) {reason}", highlight=False, markup=False)
     if config.json is not None:
         write_json(config.json, {"rows": [asdict(found) for found in rows]})
     return rows
 
 
-def cells(found: Row) -> list[str]:
-    """The row as texts."""
-    difference = found.difference if isinstance(found.difference, str) else f"{found.difference:.1e}"
+def cells(found: Row, reasons: list[str]) -> list[str]:
+    """The row as texts; why something could not be done goes to ``reasons``."""
+
+    def noted(reason: str) -> str:
+        reasons.append(reason)
+        return f"no ({len(reasons)})"
+
+    difference = noted(found.difference) if isinstance(found.difference, str) else f"{found.difference:.1e}"
     shares = ["" if value is None else f"{100 * value:.0f} %" for value in (found.first, found.last)]
-    exports = ["" if found.exports is None else found.exports[to] for to in EXPORTS]
+    made = [(found.exports or {}).get(to, "") for to in EXPORTS]
+    exports = [text if text in ("", "yes") else noted(text) for text in made]
     counts = ["" if n is None else str(n) for n in (found.layers, found.edges)]
     return [
         found.network if found.source == "module" else "",

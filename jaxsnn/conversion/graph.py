@@ -184,11 +184,14 @@ class Builder:
 
 
 def with_average_pools(graph: Graph) -> Graph:
-    """The graph with an average pool in the place of every max pool, and a note that says which."""
+    """The graph with an average pool in the place of every max pool, and a note that says which.
+
+    Padded zeros count in its mean, as in PyTorch: every export can express that.
+    """
 
     def replaced(node: Node) -> Node:
         if isinstance(node.operation, Pool) and node.operation.kind == "max":
-            return replace(node, operation=replace(node.operation, kind="average", count_pads=False))
+            return replace(node, operation=replace(node.operation, kind="average", count_pads=True))
         return node
 
     names = [node.name for node in graph.nodes if replaced(node) is not node]

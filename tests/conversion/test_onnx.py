@@ -226,3 +226,12 @@ def test_a_type_that_is_not_read_is_named(tmp_path):
     strange = field(1, 1) + field(2, 14) + field(8, "odd") + field(9, b"12345678")
     with pytest.raises(UserError, match="odd is of a type or shape that is not read"):
         graph_of_onnx(written(tmp_path, dense_model(tensors=(strange,))[0]))
+
+
+def test_logits_that_do_not_depend_on_the_image_are_said_to_prove_little(tmp_path):
+    arrays = {"w": np.zeros((6, 4), np.float32), "v": drawn(0, 4, 3), "b": drawn(1, 3)}
+    nodes = [
+        node("MatMul", ["x", "w"], "h"), node("Relu", ["h"], "r"), node("Gemm", ["r", "v", "b"], "y"),
+    ]  # fmt: skip
+    imported = import_model(written(tmp_path, model(nodes, arrays, ("n", 6), "y")))
+    assert "hardly depend on the image" in imported.notes[-1]
