@@ -44,7 +44,10 @@ def match(network: Network, modules: Sequence[Module], where: str) -> dict[str, 
     Raises:
         UserError: a module without an op, an op without a module, a shape or a part that does not fit.
     """
-    wanted = {op.name: (op, shape) for _, _, op, shape in walk(network) if isinstance(op, WithParameters)}
+    wanted: dict[str, tuple[WithParameters, Shape]] = {}
+    for _, _, op, shape in walk(network):
+        if isinstance(op, WithParameters):  # of edges that share one, the first has the bias
+            wanted.setdefault(op.name, (op, shape))
     named = {module.name: module for module in modules}
     matched = named if named.keys() == wanted.keys() else _in_order(network.name, wanted, modules, where)
     for name, (op, shape) in wanted.items():
@@ -81,7 +84,7 @@ def _kind_of(op: WithParameters) -> str:
 def _torch_shapes(op: WithParameters, shape: Shape) -> dict[str, Shape]:
     """PyTorch's parts and shapes of an op on an input of ``shape`` (H, W, C) or (C,)."""
     if isinstance(op, Conv):
-        return {"weight": (op.features, shape[-1], op.kernel, op.kernel), "bias": (op.features,)}
+        return {"weight": (op.features, shape[-1] // op.groups, *op.taps.sides), "bias": (op.features,)}
     if isinstance(op, Dense):
         return {"weight": (op.features, math.prod(shape)), "bias": (op.features,)}
     return dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (shape[-1],))
@@ -149,7 +152,7 @@ def _row(layer: Layer, edge: Edge, op: Op, shape: Shape, modules: dict[str, Modu
         case Dense():
             what = f"transposed{' from CHW order' if len(shape) == 3 else ''}{bias}"
         case AvgPool():
-            what = f"{op.window}x{op.window}, has no weights"
+            what = f"{'x'.join(map(str, op.taps.sides))}, has no weights"
         case Dropout():
             what = "left out"
         case _:

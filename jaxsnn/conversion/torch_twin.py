@@ -26,6 +26,7 @@ from jaxsnn.networks.description import (
     run,
     walk,
 )
+from jaxsnn.networks.taps import Pair, Taps, short
 
 
 def torch_logits(
@@ -54,11 +55,20 @@ def torch_logits(
         own = tensors.get(op.name, {}) if isinstance(op, WithParameters) else {}
         match op:
             case Conv():
-                return functional.conv2d(x, own["weight"], own.get("bias"), op.stride, op.kernel // 2)
+                taps = op.taps
+                x = functional.pad(x, _around(taps))
+                return functional.conv2d(
+                    x, own["weight"], own.get("bias"), taps.strides, 0, taps.dilation, op.groups
+                )
             case Dense():
                 return functional.linear(x.flatten(1), own["weight"], own.get("bias"))
             case AvgPool():
-                return functional.avg_pool2d(x, op.window)
+                taps, whole = op.taps, x if op.count_padding else torch.ones_like(x[:1])
+                sums, counts = (
+                    functional.avg_pool2d(functional.pad(part, _around(taps)), taps.sides, taps.strides)
+                    for part in (x, whole)
+                )
+                return sums if op.count_padding else sums / counts
             case BatchNorm() | ScaleNorm():
                 epsilon = op.epsilon if isinstance(op, BatchNorm) else EPSILON
                 statistics = own["running_mean"], own["running_var"]
@@ -76,10 +86,17 @@ def torch_logits(
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             x = (torch.from_numpy(part.transpose(0, 3, 1, 2).copy()).float() / 255 - mean) / std
-            logits.append(run(network, x, apply, torch.relu)[-1].numpy())
+            caps = iter([layer.cap for layer in network.layers])
+            logits.append(run(network, x, apply, lambda z, caps=caps: z.clamp(0, next(caps)))[-1].numpy())
             if progress is not None:
                 progress(len(part))
     return np.concatenate(logits)
+
+
+def _around(taps: Taps) -> tuple[int, int, int, int]:
+    """Padding in PyTorch's order: left, right, top, bottom."""
+    (top, bottom), (left, right) = taps.pads
+    return left, right, top, bottom
 
 
 def state_dict(network: Network, params: Params) -> dict[str, Any]:
@@ -145,11 +162,17 @@ def sequential(network: Network) -> list[tuple[str, str]] | None:
     previous, flat = None, False
     for layer, edge, op, shape in walk(network):
         if previous is not None and layer is not previous:
-            lines.append(("", "ReLU()"))
+            lines.append(("", _ACTIVATIONS.get(previous.cap) or f"Hardtanh(0, {previous.cap})"))
         previous = layer
         if not flat and _flattens_here(edge, op):
             lines.append(("", "Flatten()"))
             flat = True
+        if isinstance(op, Conv | AvgPool) and _uneven(op.taps):
+            if isinstance(op, AvgPool) and not op.count_padding:
+                raise UserError(
+                    f"layer {layer.name} has a pool that does not count uneven padding: PyTorch has no such module"
+                )
+            lines.append(("", f"ZeroPad2d({_around(op.taps)})"))
         lines.append((op.name if isinstance(op, WithParameters) else "", _expression(op, shape)))
     return lines
 
@@ -161,17 +184,32 @@ def _flattens_here(edge: Edge, op: Op) -> bool:
     return isinstance(op, Dense | Dropout) and bool(ahead) and isinstance(ahead[0], Dense)
 
 
+_ACTIVATIONS = {None: "ReLU()", 6.0: "ReLU6()"}
+
+
+def _uneven(taps: Taps) -> bool:
+    """Whether opposite sides are padded differently, for which PyTorch's modules have no argument."""
+    return any(before != behind for before, behind in taps.pads)
+
+
+def _padding(taps: Taps) -> int | Pair:
+    """The padding of a module itself."""
+    return 0 if _uneven(taps) else short((taps.pads[0][0], taps.pads[1][0]))
+
+
 def _expression(op: Op, shape: tuple[int, ...]) -> str:
     match op:
         case Conv():
-            return (
-                f"Conv2d({shape[-1]}, {op.features}, {op.kernel}, stride={op.stride}, padding={op.kernel // 2}, "
-                f"bias={op.bias})"
-            )
+            more = {"dilation": (op.dilation, 1), "groups": (op.groups, 1)}
+            extra = "".join(f", {name}={value}" for name, (value, usual) in more.items() if value != usual)
+            window = f"{op.kernel}, stride={op.stride}, padding={_padding(op.taps)}"
+            return f"Conv2d({shape[-1]}, {op.features}, {window}, bias={op.bias}{extra})"
         case Dense():
             return f"Linear({np.prod(shape)}, {op.features}, bias={op.bias})"
         case AvgPool():
-            return f"AvgPool2d({op.window})"
+            more = {"stride": (op.stride, None), "padding": (_padding(op.taps), 0)}
+            extra = "".join(f", {name}={value}" for name, (value, usual) in more.items() if value != usual)
+            return f"AvgPool2d({op.window}{extra}{'' if op.count_padding else ', count_include_pad=False'})"
         case Dropout():
             return f"Dropout({op.rate})"
     epsilon = op.epsilon if isinstance(op, BatchNorm) else EPSILON
