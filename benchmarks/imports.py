@@ -4,8 +4,8 @@
 
 Each network of tests/helpers/torch_models.py, with random weights, comes in by one call. The table gives the
 largest difference of a logit on eight random images from what runs the source (PyTorch, ONNX Runtime where it is
-installed, else the graph in float64), then the search: the accuracy after T steps, against the ANN's own answers on
-random images, of the best of the first population and of the last generation; and the exports that can be
+installed, else the graph in float64), then the search: the accuracy after T steps, against the ANN's own answers
+on random images, of the best of the first population and of the last generation; and the exports that can be
 written.
 """
 
@@ -171,11 +171,11 @@ def cells(found: Row, reasons: list[str]) -> list[str]:
     shares = ["" if value is None else f"{100 * value:.0f} %" for value in (found.first, found.last)]
     made = [(found.exports or {}).get(to, "") for to in EXPORTS]
     exports = [text if text in ("", "yes") else noted(text) for text in made]
-    counts = ["" if n is None else str(n) for n in (found.layers, found.edges)]
+    layers = "" if found.layers is None else str(found.layers)
     return [
         found.network if found.source == "module" else "",
         found.source,
-        *counts,
+        layers,
         difference,
         *shares,
         *exports,
