@@ -6,8 +6,8 @@ Each run (of jaxsnn.optimize, or a file of thresholds) is exported to every form
 integers and the NIR file in every reader that is installed (pip install ".[export,peers]") classify the same test
 images as the simulator does, in float32 and, for the integers, in int8. A NIR file is read twice: with the program
 that is written beside it, and as the reader alone imports it. The table gives the predictions after the last step
-that differ from the simulator's, the largest difference of a score relative to the largest score, and both
-accuracies; for the integers, whether the spikes of all layers are the same.
+that differ from the simulator's, the largest difference of a score relative to the largest score, both accuracies,
+and the largest difference of a layer's number of spikes; for the integers, whether they are the same.
 """
 
 import importlib.util
@@ -106,17 +106,17 @@ def in_batches(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> n
     return np.concatenate([run(images[start : start + BATCH]) for start in range(0, len(images), BATCH)])
 
 
-def simulated(converted: Converted, images: np.ndarray) -> np.ndarray:
-    """The simulator's scores after the last step, float32 with XLA."""
+def simulated(converted: Converted, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The simulator's scores after the last step and spikes (L,), float32 with XLA."""
     dynamics = Dynamics(converted.dynamics.comparison, "none")
-
-    def run(part: np.ndarray) -> np.ndarray:
-        few = [part[start : start + 10] for start in range(0, len(part), 10)]
-        return np.concatenate(
-            [record(converted.snn, converted.genes, some, converted.steps, dynamics)[2][0, -1] for some in few]
-        )
-
-    return in_batches(run, images)
+    counts = np.zeros(len(converted.network.spiking), np.int64)
+    scores = []
+    for start in range(0, len(images), 10):
+        part = images[start : start + 10]
+        _, spikes, curve = record(converted.snn, converted.genes, part, converted.steps, dynamics)
+        counts += [int(layer.sum()) for layer in spikes]
+        scores.append(curve[0, -1])
+    return np.concatenate(scores), counts
 
 
 def torch_run(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
@@ -131,9 +131,20 @@ def torch_run(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def reader_run(folder: Path, program: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The program beside the NIR file."""
+def reader_run(folder: Path, program: str, counts: dict[int, float]) -> Callable[[np.ndarray], np.ndarray]:
+    """The program beside the NIR file; ``counts`` gets the spikes of each layer, by its number."""
     runner = module_at(folder / program).Runner()
+
+    def count(layer: int) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            spikes = output[0] if isinstance(output, tuple) else output
+            counts[layer] = counts.get(layer, 0.0) + float(spikes.double().sum())
+
+        return hook
+
+    for name, node in runner.graph.nodes.items():
+        if type(node).__name__ == "IF":
+            runner.network.get_submodule(name).register_forward_hook(count(int(node.metadata["layer"])))
     return lambda images: runner(pixels(images))[-1].numpy()
 
 
@@ -167,7 +178,7 @@ def plain_run(reader: str, folder: Path, converted: Converted) -> Callable[[np.n
             if reader == "sinabs":
                 out = network(x.repeat_interleave(steps, 0))[0]
                 return out.unflatten(0, (len(x), steps)).sum(1).numpy()
-            total, state = 0, None
+            total, state = torch.zeros(1), None
             for _ in range(steps):
                 out, state = network(x, state)
                 total = total + out
@@ -178,7 +189,7 @@ def plain_run(reader: str, folder: Path, converted: Converted) -> Callable[[np.n
 
 def compared(converted: Converted, images: np.ndarray, labels: np.ndarray, config: RoundTripsConfig) -> list[Row]:
     """The rows of one network."""
-    ours, rows = simulated(converted, images), []
+    (ours, spikes), rows = simulated(converted, images), []
     with tempfile.TemporaryDirectory() as name:
         for reader in config.readers:
             folder = Path(name) / reader
@@ -186,9 +197,9 @@ def compared(converted: Converted, images: np.ndarray, labels: np.ndarray, confi
                 few = slice(0, config.integer_images)
                 rows.append(integer_row(converted, folder, images[few], labels[few]))
                 continue
-            rows.append(row(converted, reader, False, folder, images, labels, ours))
+            rows.append(row(converted, reader, False, folder, images, labels, ours, spikes))
             if reader != "torch" and config.plain:
-                rows.append(row(converted, reader, True, folder, images, labels, ours))
+                rows.append(row(converted, reader, True, folder, images, labels, ours, spikes))
     return rows
 
 
@@ -200,12 +211,13 @@ def row(
     images: np.ndarray,
     labels: np.ndarray,
     ours: np.ndarray,
+    spikes: np.ndarray,
 ) -> Row:
     """One reader on one network; what it raises becomes its ``why``."""
     network, title = converted.network.name, f"{reader}, as imported" if plain else reader
     if importlib.util.find_spec(reader) is None:
         return Row(network, title, why="not installed")
-    started = time.perf_counter()
+    started, counts = time.perf_counter(), dict[int, float]()
     try:
         if reader == "torch":
             write_files(folder, files_of(converted, "torch"))
@@ -213,7 +225,9 @@ def row(
         else:
             write_files(folder, files_of(converted, "nir", reader))
             run = (
-                plain_run(reader, folder, converted) if plain else reader_run(folder, str(READERS[reader].program))
+                plain_run(reader, folder, converted)
+                if plain
+                else reader_run(folder, str(READERS[reader].program), counts)
             )
         found = in_batches(run, images)
     except Exception as error:  # whatever a reader does with a graph
@@ -229,7 +243,16 @@ def row(
         float((ours.argmax(-1) == labels).mean()),
         len(images),
         time.perf_counter() - started,
+        _spikes(spikes, counts),
     )
+
+
+def _spikes(ours: np.ndarray, theirs: dict[int, float]) -> str:
+    """How far a layer's number of spikes is from ours, at most."""
+    if len(theirs) != len(ours):
+        return ""
+    worst = max(abs(theirs[layer] - count) / max(1, count) for layer, count in enumerate(ours.tolist()))
+    return f"spikes of a layer within {worst:.1e}" if worst else "spikes of every layer are equal"
 
 
 def integer_row(converted: Converted, folder: Path, images: np.ndarray, labels: np.ndarray) -> Row:
