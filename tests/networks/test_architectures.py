@@ -64,7 +64,7 @@ def test_the_papers_network_has_no_bias_and_pools_in_front_of_the_activation():
 
 def test_the_embedded_network_is_the_named_one():
     stored, _, _ = load_weights(embedded_path())
-    assert architecture("vgg11-slim", mean=stored.mean, std=stored.std) == stored
+    assert architecture("vgg8", mean=stored.mean, std=stored.std) == stored
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

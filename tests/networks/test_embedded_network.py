@@ -8,6 +8,7 @@ from helpers import reference
 from jaxsnn.analysis.comparison import ann_right
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import load_snn
+from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.networks.weights import embedded_path, load_weights
@@ -26,15 +27,15 @@ def thresholds(snn):
 
 
 def test_it_is_what_its_header_says(snn):
-    """8 spiking layers or more, 82 % on the official test images or more, 4 MB at most, no bias."""
-    _, _, notes = load_weights(embedded_path())
-    assert len(snn.network.spiking) == 10 and embedded_path().stat().st_size < 4e6
-    assert not any(name.endswith(".bias") for name in snn.params)
-    assert notes["test_images"] == "10000" and float(notes["test_accuracy"]) >= 0.82
+    """92 % on the official test images or more, in 4 MB at most."""
+    network, _, notes = load_weights(embedded_path())
+    assert network == architecture("vgg8", mean=network.mean, std=network.std)
+    assert embedded_path().stat().st_size < 4e6
+    assert notes["test_images"] == "10000" and float(notes["test_accuracy"]) >= 0.92
     test = data.load("embedded", "test")
     right = ann_right(snn.network, snn.params, test.images, test.labels)
     # 2,000 of the 10,000 images: within three standard errors
-    assert abs(right.mean() - float(notes["test_accuracy"])) < 3 * np.sqrt(0.14 * 0.86 / 2000)
+    assert abs(right.mean() - float(notes["test_accuracy"])) < 3 * np.sqrt(0.07 * 0.93 / 2000)
 
 
 def test_spikes_equal_the_float64_reference_but_for_ties(snn, thresholds):
@@ -42,19 +43,23 @@ def test_spikes_equal_the_float64_reference_but_for_ties(snn, thresholds):
     images = data.load("embedded", "test", limit=2).images
     _, spikes, scores = record(snn, Genes(thresholds[None]), images, 16)
     expected = reference.simulate(snn, thresholds.astype(np.float32).astype(float), images, 16, delay="none")
-    for layer in range(10):
+    for layer in range(len(snn.network.spiking)):
         differing = (spikes[layer][0] != expected[1][layer]).mean()
         assert differing < 1e-3, (layer, differing)
     np.testing.assert_array_equal(scores[0, -1].argmax(-1), expected[2][-1].argmax(-1))
 
 
 @pytest.mark.slow
-def test_its_accuracy_reaches_the_anns_as_time_grows(snn, thresholds):
-    """200 images at the 99.7 percentile: within 1 point of the ANN after 150 steps, and above 95 % agreement."""
+def test_its_accuracy_reaches_the_anns_as_time_grows(snn):
+    """200 images, 99.9 percentile, half full: within 1 point of the ANN after 150 steps, above 95 % agreement.
+
+    The 99.7 percentile clips more of this network's activations than that allows.
+    """
+    calibrated = calibrate(snn.network, snn.params, data.load("embedded", "train", limit=200).images)
     test = data.load("embedded", "test", limit=200)
     right = ann_right(snn.network, snn.params, test.images, test.labels)
     predicted = np.asarray(ann_forward(snn.network, snn.params, test.images)[-1].argmax(-1))
-    genes, none = Genes(thresholds[None]), Dynamics(delay="none")
+    genes, none = calibrated.genes(99.9, v0=0.5), Dynamics(delay="none")
     correct = observe(snn, genes, test.images, test.labels, timesteps=150, dynamics=none).correct[0, -1]
     assert abs(correct - right.sum()) <= 2  # of 200: 1 point
     assert observe(snn, genes, test.images, predicted, timesteps=150, dynamics=none).accuracy[0, -1] > 0.95
