@@ -124,6 +124,7 @@ def _of_weights(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
         "PyTorch's safetensors": (of_path(read_foreign, folder / "plain.safetensors"), [arrays]),
         "PyTorch's files": (of_path(read_foreign, folder / "file.pt"), _torch_files()),
         **_of_models(folder),
+        **_of_nir(folder),
     }
 
 
@@ -147,6 +148,26 @@ def _of_models(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
         "ONNX": (of_path(network, folder / "model.onnx"), [dense_model()[0]]),
         "torch.export's archives": (of_path(network, folder / "model.pt2"), [archive]),
     }
+
+
+def _of_nir(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
+    """NIR files; nothing where nir is not installed."""
+    if importlib.util.find_spec("nir") is None:
+        return {}
+    import numpy as np
+
+    from jaxsnn.conversion.from_nir import read_nir
+    from jaxsnn.exports.converted import Converted
+    from jaxsnn.exports.nir_graph import nir_graph
+    from jaxsnn.exports.nir_readers import to_bytes
+    from jaxsnn.networks.architectures import vgg
+    from jaxsnn.networks.description import shapes_of
+    from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+
+    network = vgg([[2]], name="fuzzed", input_shape=(4, 4, 1), classes=2, mean=(0.0,), std=(1.0,))
+    params = {name: np.ones(shape, np.float32) for name, shape in shapes_of(network).items()}
+    one = Converted(SNN(network, params), Genes(np.ones((1, 1))), Dynamics(delay="none"), 4)
+    return {"NIR": (of_path(read_nir, folder / "file.nir"), [to_bytes(nir_graph(one))])}
 
 
 def _torch_files() -> list[bytes]:

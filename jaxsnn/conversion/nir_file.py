@@ -4,7 +4,13 @@ HDF5 can name other files (external links, external and virtual data sets), link
 filters that are loaded as plug-ins, and declare arrays that it does not hold. All of that is refused.
 """
 
+import importlib
+import importlib.util
 import math
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,22 +27,48 @@ SMALL = 4096
 """Bytes that an array may have without being held: constants of a few numbers."""
 DEEPEST, MOST_ITEMS, MOST_TEXT = 6, 100_000, 100_000
 
+MOST_SECONDS = 120
+"""For the process that reads."""
+
 Tree = dict[str, Any]
 """Groups as dicts, data sets as arrays, numbers or text."""
 
 
 def read_tree(path: Path) -> Tree:
-    """The group "node" of a NIR file.
+    """The group "node" of a NIR file, read in a process of its own: HDF5's library does not survive every file.
 
     Raises:
         UserError: not such a file, or one that claims or names what it does not hold.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
-    try:
-        import h5py
-    except ImportError as error:
-        raise UserError('NIR files need h5py: pip install "jaxsnn-evo[export]"') from error
+    if importlib.util.find_spec("h5py") is None:
+        raise UserError('NIR files need h5py: pip install "jaxsnn-evo[export]"')
+    places = os.pathsep.join(place for place in sys.path if place)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "tree.npz"
+        try:
+            run = subprocess.run(
+                [sys.executable, "-m", __name__, str(path), str(out)],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env={**os.environ, "PYTHONPATH": places},
+                timeout=MOST_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"{path} takes HDF5 more than {MOST_SECONDS} s to read") from error
+        if run.returncode == 2 and run.stderr.strip():
+            raise UserError(run.stderr.strip().splitlines()[-1][:600])
+        if run.returncode:
+            raise UserError(f"{path} is not a readable NIR file (HDF5 broke down on it)")
+        with np.load(out, allow_pickle=False) as arrays:
+            return _grown(dict(arrays))
+
+
+def tree_of(path: Path) -> Tree:
+    """``read_tree`` in this process."""
+    h5py: Any = importlib.import_module("h5py")
     reader = _Reader(h5py, path)
     try:
         with h5py.File(path, "r") as file:
@@ -44,6 +76,30 @@ def read_tree(path: Path) -> Tree:
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, UnicodeError) as error:
         why = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise UserError(f"{path} is not a readable NIR file ({why})") from error
+
+
+def _flat(tree: Tree, prefix: str = "") -> dict[str, np.ndarray]:
+    """A tree as arrays by their path; an empty group has no entry."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}/")
+        else:
+            text = isinstance(value, np.ndarray) and value.dtype == object
+            found[prefix + name] = np.asarray(value.astype(str) if text else value)
+    return found
+
+
+def _grown(arrays: dict[str, np.ndarray]) -> Tree:
+    """The inverse of ``_flat``; single numbers and texts as such."""
+    tree: Tree = {}
+    for path, value in arrays.items():
+        *groups, name = path.split("/")
+        inner = tree
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[name] = value if value.ndim else str(value[()]) if value.dtype.kind == "U" else value[()]
+    return tree
 
 
 def _item(h5py: Any, group: Any, name: str, path: Path) -> Any:
@@ -105,3 +161,12 @@ class _Reader:
         if isinstance(value, np.ndarray):
             return np.array([one(part) for part in value.ravel()], dtype=object).reshape(value.shape)
         return one(value)
+
+
+if __name__ == "__main__":
+    try:
+        np.savez(sys.argv[2], allow_pickle=False, **_flat(tree_of(Path(sys.argv[1]))))
+    except UserError as refused:
+        print(refused, file=sys.stderr)
+        os._exit(2)
+    os._exit(0)  # what HDF5 has left of the heap is not looked at again

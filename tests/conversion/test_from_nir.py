@@ -1,11 +1,13 @@
 """NIR files come in as they went out, from other hands as their nodes say, and hostile ones end in a sentence."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
 
 from helpers.networks import dyadic_images, dyadic_snn, random_snn, with_all_ops
+from jaxsnn.conversion import from_nir, nir_file
 from jaxsnn.conversion.from_nir import read_nir
 from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
@@ -15,6 +17,30 @@ from jaxsnn.simulation.observe import record
 
 nir = pytest.importorskip("nir")
 h5py = pytest.importorskip("h5py")
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Files are read in a process of their own, which most tests here need not wait for."""
+    monkeypatch.setattr(from_nir, "read_tree", nir_file.tree_of)
+
+
+def test_a_process_of_its_own_reads_the_same_and_may_break_down(tmp_path, monkeypatch):
+    path = tmp_path / "a.nir"
+    nir.write(path, foreign())
+    ours, theirs = nir_file.tree_of(path), nir_file.read_tree(path)
+    assert theirs["nodes"].keys() == ours["nodes"].keys()
+    assert theirs["nodes"]["one"]["type"] == "Affine"
+    np.testing.assert_array_equal(theirs["edges"], ours["edges"])
+    np.testing.assert_array_equal(theirs["nodes"]["one"]["weight"], ours["nodes"]["one"]["weight"])
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(UserError, match=r"a\.nir is not a readable NIR file"):
+        nir_file.read_tree(path)
+    monkeypatch.setattr(nir_file.sys, "executable", shutil.which("false"))
+    with pytest.raises(UserError, match="HDF5 broke down on it"):
+        nir_file.read_tree(path)
+    with pytest.raises(UserError, match="does not exist"):
+        nir_file.read_tree(tmp_path / "b.nir")
 
 
 @pytest.mark.parametrize("sums", [True, False])
@@ -150,5 +176,3 @@ def test_what_is_no_hdf5_ends_in_a_sentence(tmp_path):
         path.write_bytes(part)
         with pytest.raises(UserError, match=r"a\.nir is not a readable NIR file"):
             read_nir(path)
-    with pytest.raises(UserError, match="does not exist"):
-        read_nir(tmp_path / "b.nir")
