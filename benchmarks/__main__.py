@@ -20,6 +20,7 @@ BENCHMARKS = {
     "cloud_cost": "what a search with the paper's settings costs on one device",
     "image_folder": "a large folder of photographs: seconds and memory of listing, search, evaluation, training",
     "fuzz": "coverage-guided fuzzing of everything that reads a file",
+    "mutants": "small faults in the program, one at a time: which of them the tests notice",
     "make_embedded": "make the embedded dataset from the official CIFAR-10 files (for maintainers)",
 }
 

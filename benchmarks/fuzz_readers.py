@@ -122,7 +122,7 @@ def _of_weights(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
             [save(params, metadata={"network": described})],
         ),
         "PyTorch's safetensors": (of_path(read_foreign, folder / "plain.safetensors"), [arrays]),
-        "PyTorch's files": (of_path(read_foreign, folder / "file.pt"), _torch_files()),
+        "PyTorch's files": (of_path(read_foreign, folder / "file.pt"), _torch_files(folder)),
         **_of_models(folder),
         **_of_nir(folder),
     }
@@ -170,18 +170,12 @@ def _of_nir(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:
     return {"NIR": (of_path(read_nir, folder / "file.nir"), [to_bytes(nir_graph(one))])}
 
 
-def _torch_files() -> list[bytes]:
-    """A state_dict in both of PyTorch's formats; nothing where it is not installed."""
-    if importlib.util.find_spec("torch") is None:
-        return []
-    torch: Any = importlib.import_module("torch")
-    found = []
-    for zipped in (True, False):
-        whole = io.BytesIO()
-        state = {"0.weight": torch.ones(2, 1, 3, 3), "2.weight": torch.ones(2, 8, dtype=torch.bfloat16)}
-        torch.save(state, whole, _use_new_zipfile_serialization=zipped)
-        found.append(whole.getvalue())
-    return found
+def _torch_files(folder: Path) -> list[bytes]:
+    """A state_dict in both of PyTorch's formats."""
+    from tests.helpers.torch_files import save, save_row
+
+    state = {"0.weight": np.ones((2, 1, 3, 3), np.float32), "2.weight": np.ones((2, 8), np.float16)}
+    return [written(folder / "example.pt", state).read_bytes() for written in (save, save_row)]
 
 
 def _of_images(folder: Path) -> dict[str, tuple[Reader, list[bytes]]]:

@@ -38,6 +38,8 @@ def run(monkeypatch, capsys):
         ("gpu --rounds 0", "--rounds is 0, expected at least 1"),
         ("gpu --data cifar10 --data-dir ABSENT", "the data folder ABSENT does not exist"),
         ("gpu --weights ABSENT", "no weights file at ABSENT"),
+        ("mutants --sample 0", "--sample is 0, expected at least 1"),
+        ("mutants --module ABSENT", "--module is ABSENT, expected a file or folder of the program"),
         ("training --batch 0", "--batch is 0, expected at least 1"),
         ("training --networks vgg99", "unknown network 'vgg99'"),
         ("optimizers --seeds 0", "--seeds is 0, expected at least 1"),
