@@ -28,6 +28,8 @@ SPREAD = {"threshold": 0.5, "bias": 0.4, "start": 0.4}
 """Half the width of what is tried at first: of the threshold's logarithm, and of the others in thresholds."""
 SHRINK = 0.6
 """Factor on that width from sweep to sweep."""
+AFTERWARDS = 2
+"""Corrections of the mean error after the descent."""
 POINTS = 11
 """Values that are tried for each number in a sweep."""
 
@@ -151,12 +153,20 @@ def fit_layer(
     for _ in range(2 if correct else 0):
         bias = bias - np.asarray(_mean_errors(*_float(theta, bias, start), *fixed))
     before = _quality(theta, bias, start, fixed, False)
+    first = np.asarray(_errors(*_float(theta, bias, start), *fixed, False)[0])
     names = [name for name in recipe.descend if biased or name != "bias"]
     for sweep in range(recipe.sweeps):
         width = SHRINK**sweep
         for name in names:
             together = name == "threshold" and shape is not None
             theta, bias, start = _coordinate(theta, bias, start, name, width, fixed, free, together)
+    corrected = bias
+    for _ in range(AFTERWARDS if correct and names else 0):  # the descent trades mean error for squared error
+        _, amplitude, mean = _errors(*_float(theta, corrected, start), *fixed, free)
+        corrected = corrected - np.asarray(mean, np.float64) * theta / np.asarray(amplitude, np.float64)
+    bias = np.where(
+        np.asarray(_errors(*_float(theta, corrected, start), *fixed, free)[0]) <= first, corrected, bias
+    )
     amplitude = np.asarray(_errors(*_float(theta, bias, start), *fixed, free)[1], np.float64)
     amplitude = amplitude if free else theta
     return Cells((theta, amplitude, bias, start)), before, _quality(theta, bias, start, fixed, free)
