@@ -107,7 +107,7 @@ def calibrate_for(
                 _currents, network, index, recipe.timesteps, params, images, trains, [c.amplitude for c in cells]
             )
             shape = layer_shapes(network)[index]
-            if recipe.reconstruct and rebuilt(layer):
+            if recipe.reconstruct and rebuilt(network, layer):
                 mean = _sampled(gather, places[index], shape, advance, mean=True)[0]
                 error = sums[index] - mean
                 if index < len(network.spiking):
@@ -134,14 +134,14 @@ def calibrate_for(
 
 def work(network: Network, images: int, reconstruct: bool = False) -> int:
     """Layers x images of a calibration, for a progress bar."""
-    more = sum(1 for layer in network.layers if rebuilt(layer)) if reconstruct else 0
+    more = sum(1 for layer in network.layers if rebuilt(network, layer)) if reconstruct else 0
     return (2 * len(network.spiking) + 2 + more) * images
 
 
 def _places(network: Network, index: int, images: int, recipe: Recipe) -> np.ndarray:
     """Which (image, position) of a layer are looked at, as sorted numbers image * positions + position."""
     most, layer = SAMPLE, network.layers[index]
-    if recipe.reconstruct and rebuilt(layer):
+    if recipe.reconstruct and rebuilt(network, layer):
         most = max(SAMPLE, min(REBUILT, REBUILT_NUMBERS // fan_in(network, layer)))
     count = images * positions(layer_shapes(network)[index])
     if count <= most:
@@ -231,7 +231,7 @@ def _sampled(
 def _reconstruct(gather: Callable, layer, error: np.ndarray, places: np.ndarray, biased: bool) -> dict:
     """The layer's kernels, changed by what takes the ``error`` (S, C) of its sums back."""
     network, _, _, params, images, trains, amplitudes = gather.args
-    edges, parts = rebuilt(layer), []
+    edges, parts = rebuilt(network, layer), []
     shapes = layer_shapes(network)
     for part in _chunks(len(images)):
         found = []

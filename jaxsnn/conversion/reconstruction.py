@@ -8,6 +8,7 @@ same error.
 """
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from jaxsnn.conversion.channels import maps_of
-from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Layer, Network, shapes_of
+from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Layer, Network, shapes_of, walk
 from jaxsnn.networks.linear_maps import DIMENSIONS, linear_map
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
@@ -24,13 +25,18 @@ HELD = 4
 """Every fourth value chooses among them."""
 
 
-def rebuilt(layer: Layer) -> tuple[Edge, ...]:
-    """The edges of a layer whose kernels can be fitted: one map without groups, not on the exact image."""
+def rebuilt(network: Network, layer: Layer) -> tuple[Edge, ...]:
+    """The edges of a layer whose kernels can be fitted.
+
+    They have one map, of their own and without groups, and do not read the image, which is exact.
+    """
+    used = Counter(op.name for _, _, op, _ in walk(network) if isinstance(op, Conv | Dense))
     return tuple(
         edge
         for edge in layer.edges
         if edge.source != IMAGE
         and len(maps := maps_of(edge)) == 1
+        and used[maps[0].name] == 1
         and not (isinstance(maps[0], Conv) and maps[0].groups > 1)
     )
 
@@ -38,7 +44,7 @@ def rebuilt(layer: Layer) -> tuple[Edge, ...]:
 def fan_in(network: Network, layer: Layer) -> int:
     """Weights that one neuron's sum has in those edges."""
     shapes = shapes_of(network)
-    kernels = [shapes[f"{maps_of(edge)[0].name}.kernel"] for edge in rebuilt(layer)]
+    kernels = [shapes[f"{maps_of(edge)[0].name}.kernel"] for edge in rebuilt(network, layer)]
     return sum(math.prod(kernel[:-1]) for kernel in kernels)
 
 

@@ -106,7 +106,8 @@ def read_torch_file(path: Path) -> TorchFile:
     except ForeignObject as error:
         raise UserError(
             f"{path} holds a pickled module or other Python objects ({error}), which could run code and are not "
-            f"read: in PyTorch, save tensors only, {EXPORT}"
+            f"read: in PyTorch, save tensors only, {EXPORT}, or the module as a program, "
+            'torch.export.save(torch.export.export(model.eval(), (example,)), "model.pt2")'
         ) from error
     except Damaged as error:
         raise UserError(damaged(path)) from error

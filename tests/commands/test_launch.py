@@ -310,7 +310,7 @@ def test_cost_of_table_one():
     assert itc == 25 * 27 * 3000 * (100 - 14)
     seconds = cloud_cost.roofline_seconds(itc, network, 1e12, 1)
     assert cloud_cost.roofline_seconds(itc, network, 2e12, 0.25) == pytest.approx(2 * seconds)
-    assert set(PRESETS) - {"demo", "few"} == set(cloud_cost.NETWORKS)
+    assert set(PRESETS) - {"demo", "few", "thresholds"} == set(cloud_cost.NETWORKS)
 
 
 def test_cost_page_is_what_the_command_prints():

@@ -184,7 +184,7 @@ def test_training_starts_from_weights_and_keeps_its_best_epoch(monkeypatch, tmp_
     np.testing.assert_array_equal(quantised.params()["conv1.kernel"], params["conv1.kernel"])
 
     held = data.load("embedded", "train", limit=300)
-    monkeypatch.setattr("jaxsnn.train.load_images", lambda *names: (training, held, test))
+    monkeypatch.setattr("jaxsnn.train.load_images", lambda *names, **geometry: (training, held, test))
     train(dataclasses.replace(again, activation="qcfs", levels=4))
     rows = [json.loads(line) for line in (tmp_path / "second" / "history.jsonl").read_text().splitlines()]
     best = max(row["held_out_accuracy"] for row in rows)

@@ -28,7 +28,7 @@ def test_inputs_times_the_kernel_are_the_edges_value(name):
     snn = dyadic_snn(name)
     network, shapes, seen = snn.network, layer_shapes(snn.network), 0
     for layer in network.layers:
-        for edge in rebuilt(layer):
+        for edge in rebuilt(network, layer):
             shape = shapes[edge.source]
             x = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
             op = maps_of(edge)[0]
@@ -41,7 +41,7 @@ def test_inputs_times_the_kernel_are_the_edges_value(name):
             np.testing.assert_array_equal(from_matrix(kernel_matrix(kernel), kernel.shape), kernel)
             seen += 1
         assert fan_in(network, layer) == sum(
-            inputs_of(e, np.zeros((1, *shapes[e.source]), np.float32)).shape[-1] for e in rebuilt(layer)
+            inputs_of(e, np.zeros((1, *shapes[e.source]), np.float32)).shape[-1] for e in rebuilt(network, layer)
         )
     assert seen
 
