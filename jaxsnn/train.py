@@ -49,7 +49,8 @@ class TrainConfig(DebugOptions, DataOptions):
 
     network: str | None = None
     """Architecture: vgg11-slim (small, and the default), vgg8 (the embedded one), vgg15 (the paper's), vgg15-bn,
-    vgg16-bn, resnet18, resnet20, vgg4, vgg5, vgg9 or vgg11. With --weights, that of a file that does not describe it."""
+    vgg16-bn, resnet18, resnet20, vgg4, vgg5, vgg9 or vgg11. With --weights, that of a file that does not describe
+    it."""
     weights: Where[Path | None] = None
     """Start from these weights, a file as --weights of jaxsnn.optimize takes, instead of random ones."""
     recipe: Literal["fast", "paper-cifar", "paper-imagenet"] = "fast"

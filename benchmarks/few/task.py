@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.few.layerwise import Neurons
-from jaxsnn.conversion.channels import Channels, groups
 from jaxsnn.conversion.channel_fit import LayerFit
+from jaxsnn.conversion.channels import Channels, groups
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.simulation.plan import Plan

@@ -17,8 +17,8 @@ from benchmarks.few_timesteps import Config, Inputs, draw, run, table_of
 from data import Dataset
 from helpers.networks import NETWORKS, PLAIN, dyadic_images, dyadic_snn, with_bias
 from helpers.reference import apply_edge, normalise
-from jaxsnn.conversion.channels import fold_channels, groups
 from jaxsnn.conversion.channel_fit import Recipe
+from jaxsnn.conversion.channels import fold_channels, groups
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import layer_shapes, shapes_of
