@@ -126,7 +126,8 @@ def compare_networks(
         half_full: compare the baseline with membranes that start half full, too.
     """
     rivals = [baseline, *([(baseline[0], half_full_of(baseline[1]))] if half_full else []), optimized]
-    pairs, right = [], []
+    pairs: list[tuple[Observables, int]] = []
+    right: list[np.ndarray] = []
     for snn, group in itertools.groupby(rivals, key=lambda rival: rival[0]):
         genes = functools.reduce(Genes.stack, [genes for _, genes in group])
         observed, hits = observe_images(

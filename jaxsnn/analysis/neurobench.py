@@ -155,8 +155,9 @@ def _count(
             axes = tuple(range(1, x.ndim))
             operations.append(jnp.where(x != 0, reach, 0).sum(axes))
             binary.append(((x == 0) | (jnp.abs(x) == 1)).all(axes))
-        fired = sum(s.astype(jnp.int32).reshape(batch, -1).sum(1) for s in spikes)
-        changed = sum((a != b).reshape(batch, -1).sum(1) for a, b in zip(state.membranes, new.membranes))
+        fired = jnp.stack([s.astype(jnp.int32).reshape(batch, -1).sum(1) for s in spikes]).sum(0)
+        pairs = zip(state.membranes, new.membranes)
+        changed = jnp.stack([(a != b).reshape(batch, -1).sum(1) for a, b in pairs]).sum(0)
         return new, _Counts(jnp.stack(operations), jnp.stack(binary), fired, changed)
 
     counts = jax.lax.scan(step, initial_state(network, neurons, batch), length=timesteps)[1]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.conversion.evaluate_graph import evaluate
@@ -96,7 +97,7 @@ def import_model(
     else:
         expected = own(x)
     folded, arrays = fold(network, params)
-    ours = np.asarray(ann_forward(folded, arrays, pixels)[-1])
+    ours = np.asarray(ann_forward(folded, arrays, jnp.asarray(pixels))[-1])
     difference, largest = float(np.abs(ours - expected).max()), float(np.abs(expected).max())
     notes.append(
         f"largest difference of a logit on {len(x)} {which}: {difference:.2g} "

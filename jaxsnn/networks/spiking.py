@@ -29,7 +29,7 @@ class Genes(NamedTuple):
     v0: np.ndarray | None = None
     leak: np.ndarray | None = None
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray]) -> "Genes":
+    def map(self, function: Callable[[Any], Any]) -> "Genes":
         """The genes with ``function`` applied to each part that is set.
 
         >>> Genes(np.array([[1.0, 2.0]])).map(lambda part: 2 * part).threshold
