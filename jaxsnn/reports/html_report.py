@@ -33,6 +33,12 @@ FIGURES = {
         "still spread out. Below, the parts that add up to the best cost, each on an axis of its own: one may "
         "rise where another falls by more.",
     ),
+    "layers": (
+        "How closely each layer follows the ANN.",
+        "Errors of its spikes, averaged over the timesteps that the network is calibrated for, against the ANN's "
+        "activations. Above, what a bias can take back; below, what is left: rounding, and the order in which "
+        "spikes arrive.",
+    ),
     "cost_sweep": (
         "What each weight of the cost does, as in Fig. 1.",
         "Each curve is the result of a small search of its own with one weight changed and the rest as in this "
@@ -192,6 +198,8 @@ def _microjoules(synops: float) -> float:
 
 def _layers(folder: Path, result: TestResult, entries: Entries) -> str:
     text = f"<h2>Thresholds and layers</h2>{html.figure(*_figure(folder, 'thresholds'))}"
+    if entries.known("calibration"):
+        text += html.figure(*_figure(folder, "layers"))
     base, found = result.baseline, result.optimized
     if base.thresholds is None or found.thresholds is None:
         return text

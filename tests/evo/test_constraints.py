@@ -98,7 +98,7 @@ def test_an_infinite_value_at_an_infinite_bound_is_no_violation():
     np.testing.assert_array_equal(Constraints(limit, np.ones(1)).violation(np.ones((2, 1))), np.zeros((2, 2)))
 
 
-@pytest.mark.parametrize("given", [{"type": "ineq", "fun": len}, 3, [lambda x: x]], ids=str)
+@pytest.mark.parametrize("given", [{"type": "ineq", "fun": len}, 3, [lambda x: x]], ids=["dict", "number", "list"])
 def test_what_is_no_constraint_is_refused(given):
     with pytest.raises(ValueError, match="unknown type"):
         evo.differential_evolution(np.sum, [(0, 1)], constraints=[given])
