@@ -1,11 +1,12 @@
-"""How many timesteps the default job saves, over seeds: the README's table.
+"""How many timesteps thresholds alone save, over seeds: `--preset thresholds`, the paper's way on a small scale.
 
     python -m benchmarks.improvement                              # on the embedded test images
     python -m benchmarks.improvement --data cifar10 --data-dir DIR   # and on all 10,000
 
-Runs `python -m jaxsnn.optimize` once for every seed, then tests the baseline and the thresholds of all seeds
-together on each test set. Reported is the median over the seeds; its interval is a paired bootstrap over the test
-images (all seeds on the same draw). About 90 s a seed on two cores, and 8 minutes for 10,000 images.
+Runs `python -m jaxsnn.optimize --preset thresholds` once for every seed, then tests the baseline and the
+thresholds of all seeds together on each test set. Reported is the median over the seeds; its interval is a paired
+bootstrap over the test images (all seeds on the same draw). About 90 s a seed on two cores, and 8 minutes for
+10,000 images.
 """
 
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,7 @@ from jaxsnn.simulation.observe import observe_images
 
 @dataclass(frozen=True)
 class Config(DebugOptions):
-    """Median improvement of the default job over several seeds."""
+    """Median improvement of the preset thresholds over several seeds."""
 
     seeds: int = 5
     data: str = "embedded"

@@ -85,7 +85,7 @@ class LayerFit:
     bias_error: float
     squared_error: float
     before: tuple[float, float]
-    seconds: float
+    seconds: float = 0.0
 
 
 class Cells(tuple):

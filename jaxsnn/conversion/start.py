@@ -46,8 +46,9 @@ def calibrate(
 
     >>> import data, jaxsnn
     >>> train = data.load("embedded", "train", limit=16)
-    >>> start = jaxsnn.calibrate(jaxsnn.load(), train.images, timesteps=2, sweeps=1)
-    >>> seen = jaxsnn.observe(start.snn, start.genes, train.images, train.labels, timesteps=2)
+    >>> start = jaxsnn.calibrate(jaxsnn.load(), train.images, timesteps=2, sweeps=1, reconstruct=False)
+    >>> dynamics = jaxsnn.Dynamics(delay="none")
+    >>> seen = jaxsnn.observe(start.snn, start.genes, train.images, train.labels, timesteps=2, dynamics=dynamics)
     >>> len(start.fits), seen.accuracy.shape
     (7, (1, 2))
 

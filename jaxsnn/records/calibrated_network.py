@@ -26,7 +26,16 @@ def save_start(folder: Path, start: Start) -> Path:
 
 def calibration_record(start: Start) -> dict:
     """How a network was calibrated, for results.json."""
-    layers = [vars(fit) | {"before": list(fit.before)} for fit in start.fits]
+    # without seconds, so that equal runs are equal
+    layers = [
+        {
+            "name": fit.name,
+            "bias_error": fit.bias_error,
+            "squared_error": fit.squared_error,
+            "before": [*fit.before],
+        }
+        for fit in start.fits
+    ]
     return {"timesteps": start.timesteps, "changed": list(start.changed), "layers": layers}
 
 
@@ -38,7 +47,6 @@ def fits_of(record: Entries) -> tuple[LayerFit, ...]:
             layer.number("bias_error"),
             layer.number("squared_error"),
             (layer.numbers("before", 2)[0], layer.numbers("before", 2)[1]),
-            layer.number("seconds"),
         )
         for layer in record.list_of_entries("layers")
     )

@@ -157,7 +157,7 @@ def make_job(
     settings: SearchSettings,
     snn: SNN,
     train: data.Dataset,
-    calibration: Calibration,
+    calibration: Calibration | None,
     *,
     start: Start | None = None,
     plan: Plan = Plan(),
@@ -167,6 +167,7 @@ def make_job(
     """The search of a converted network's genes on the images of ``train``.
 
     Args:
+        calibration: percentiles of the activations; None with a ``start``, around which they are not needed.
         start: the calibrated network to search around, instead of ``snn``, whose ANN remains the measure.
         terms: of the cost, instead of those that the settings give a weight.
         progress: called with the candidates x images that have just been simulated.
@@ -174,7 +175,12 @@ def make_job(
     Raises:
         UserError: settings that contradict each other or do not fit the network or the images.
     """
-    codec = make_codec(settings, calibration) if start is None else Around(start.genes)
+    if start is not None:
+        codec = Around(start.genes)
+    elif calibration is not None:
+        codec = make_codec(settings, calibration)
+    else:
+        raise ValueError("a search from percentiles needs a calibration")
     searched = snn if start is None else start.snn
     check_genes(searched.network, codec.baseline())
     objective = Objective(settings, searched, train, plan=plan, terms=terms, teacher=snn, progress=progress)

