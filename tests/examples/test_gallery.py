@@ -68,6 +68,7 @@ def test_python_in_the_readme(capsys):
         ('"test")', '"test", limit=20)'),
         ("generations=12, images=80", "generations=1, images=8"),
         ("generations=6, images=128", "generations=1, images=8"),
+        ("timesteps=8)  #", "timesteps=2, sweeps=1, reconstruct=False)  #"),
     ):
         assert block.count(usual) == 1
         block = block.replace(usual, small)
