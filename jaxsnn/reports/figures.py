@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from jaxsnn.analysis.latency import LatencyRow
 from jaxsnn.analysis.results import NetworkResult, TestResult
@@ -59,7 +59,7 @@ def accuracy_curves(results: TestResult | dict, path: Path) -> None:
         _curves(axes, result)
         if result.half_full is not None:  # few timesteps are what matters
             axes.set_xscale("log", base=2)
-            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_major_formatter("{x:g}")
         ann = 100 * result.ann_accuracy
         axes.axhline(ann, color=ANN, linewidth=1, linestyle=":", label=f"ANN, {ann:.2f} %")
         row = most_saved(result.latency)
