@@ -26,8 +26,8 @@ def save_start(folder: Path, start: Start) -> Path:
 
 def calibration_record(start: Start) -> dict:
     """How a network was calibrated, for results.json."""
-    parts = ("name", "bias_error", "squared_error", "before")  # no seconds: equal runs are equal
-    layers = [{part: getattr(fit, part) for part in parts} for fit in start.fits]
+    parts = ("name", "bias_error", "squared_error")  # no seconds: equal runs are equal
+    layers = [{part: getattr(fit, part) for part in parts} | {"before": list(fit.before)} for fit in start.fits]
     return {"timesteps": start.timesteps, "changed": list(start.changed), "layers": layers}
 
 

@@ -65,6 +65,8 @@ def test_a_run_keeps_its_network_resumes_and_is_evaluated(tiny, monkeypatch, tmp
     whole, parts = config_of(tiny, tmp_path / "whole", **SMALL), config_of(tiny, tmp_path / "parts", **SMALL)
     results = optimize(whole)
     assert (tmp_path / "whole" / NAME).is_file()
+    assert (tmp_path / "whole" / "figures" / "layers.png").is_file()
+    assert results["calibration"]["changed"] == ["reconstructed"] and "half_full" in results
     interrupted(monkeypatch, parts, 1)
     again = optimize(OptimizeConfig(resume=tmp_path / "parts"))
     for key in ("thresholds", "v0", "cost", "accuracy"):
@@ -87,6 +89,7 @@ def test_a_run_keeps_its_network_resumes_and_is_evaluated(tiny, monkeypatch, tmp
         ({"start": "calibrated", "leak": 0.9}, "--start calibrated searches factors"),
         ({"divergence": 1.0, "attack": "fgsm"}, "--divergence compares with the ANN on clean images"),
         ({"distillation": 5}, "--distillation trains what --start calibrated finds"),
+        ({"reconstruct": True}, "--reconstruct is a part of --start calibrated"),
         ({"divergence": -1.0}, "--divergence is -1.0, expected at least 0 and finite"),
         ({"divergence": float("nan")}, "--divergence is nan"),
         ({"timesteps": 1}, "--timesteps is 1, expected at least 2"),
