@@ -5,7 +5,6 @@ membrane for every neuron. Written apart from ``jaxsnn.conversion``, in float32,
 """
 
 import functools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.conversion.channels import Channels
-from jaxsnn.networks.description import IMAGE, Network, layer_shapes
-from jaxsnn.networks.forward import ann_forward, preprocess
-from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.conversion.few_timesteps import drive
+from jaxsnn.networks.description import IMAGE
+from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN
 
 CHUNK = 64
@@ -95,7 +94,7 @@ class Walk:
             for edge in self.network.layers[index].edges
         ]
         images = padded(self.images[part])
-        return _currents(self.network, index, self.timesteps, self.params, images, sources)
+        return drive(self.network, index, self.timesteps, self.params, images, sources)
 
     def output(self, index: int, neurons: Neurons) -> np.ndarray:
         """The mean over images of amplitude * spikes / T, float64 (*shape), if a layer had these neurons."""
@@ -139,23 +138,6 @@ class Walk:
             drive = np.asarray(self.currents(last, part))[:, : part.stop - part.start]
             parts.append(np.broadcast_to(drive, (self.timesteps, *drive.shape[1:])))
         return np.concatenate(parts, 1) + bias
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _currents(network: Network, index: int, timesteps: int, params, images, sources):
-    shapes = layer_shapes(network)
-    total = 0.0
-    for edge, source in zip(network.layers[index].edges, sources):
-        if source is None:
-            x = preprocess(network, images)
-            total = total + linear_map(edge.ops, params, x.shape[1:])(x)[None]
-            continue
-        bits, amplitude = source
-        shape = shapes[edge.source]
-        spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(-1, *shape)
-        out = linear_map(edge.ops, params, shape)(spikes * amplitude)
-        total = total + out.reshape(timesteps, -1, *out.shape[1:])
-    return total
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))

@@ -87,28 +87,6 @@ def one_candidate(genes: Genes, name: str) -> Genes:
     return found
 
 
-def compare_on_test(
-    snn: SNN,
-    baseline: Genes,
-    optimized: Genes,
-    images: np.ndarray,
-    labels: np.ndarray,
-    timesteps: int,
-    dynamics: Dynamics,
-    plan: Plan = Plan(),
-    progress: Callable[[int], None] | None = None,
-) -> TestResult:
-    """Both networks on all of ``images``, once; ``baseline`` and ``optimized`` hold one candidate (1, L) each.
-
-    Args:
-        images: uint8 (B, H, W, C).
-        labels: int (B,).
-        progress: called with the number of candidates x images that have just been finished.
-    """
-    pair = (snn, baseline), (snn, optimized)
-    return compare_networks(*pair, images, labels, timesteps, dynamics, plan, progress)
-
-
 def compare_networks(
     baseline: tuple[SNN, Genes],
     optimized: tuple[SNN, Genes],
@@ -120,9 +98,13 @@ def compare_networks(
     progress: Callable[[int], None] | None = None,
     half_full: bool = False,
 ) -> TestResult:
-    """Like ``compare_on_test``, of two networks with weights of their own; the ANN is the baseline's.
+    """Two networks, which may have weights of their own, on all of ``images``, once; the ANN is the baseline's.
 
     Args:
+        baseline, optimized: a network and one candidate (1, L) each.
+        images: uint8 (B, H, W, C).
+        labels: int (B,).
+        progress: called with the number of candidates x images that have just been finished.
         half_full: compare the baseline with membranes that start half full, too.
     """
     rivals = [baseline, *([(baseline[0], half_full_of(baseline[1]))] if half_full else []), optimized]
@@ -162,7 +144,7 @@ def comparison(
     labels: np.ndarray,
     dynamics: Dynamics,
 ) -> TestResult:
-    """What ``compare_on_test`` finds, from networks that may have weights of their own; without their genes.
+    """What ``compare_networks`` finds, from networks that may have weights of their own; without their genes.
 
     Args:
         ann: (B,) whether the ANN is right.

@@ -81,7 +81,8 @@ def _base(done: list[Step], shifts: bool) -> Linears | None:
 
 def _push_affine(done: list[Step], step: Step) -> None:
     affine = step.operation
-    assert isinstance(affine, Affine)
+    if not isinstance(affine, Affine):
+        raise TypeError(f"{step.name} is not affine")
     shifts = bool(np.any(affine.shift))
     if not shifts and np.all(affine.scale == 1):
         return
@@ -161,7 +162,8 @@ def _written_out(done: list[Step], shape: tuple[int, ...]) -> list[Step]:
             step = Step(step.name, diagonal(operation.scale, shift, len(shape) == 3, step.name))
         elif isinstance(operation, Pad):
             identity = diagonal(np.ones(shape[-1]), None, True, step.name)
-            assert isinstance(identity, Convolution)
+            if not isinstance(identity, Convolution):
+                raise TypeError(f"{step.name} pads what has no height and width")
             step = Step(step.name, replace(identity, pads=operation.pads))
         steps.append(step)
         shape = output_shape(op_of(step), shape)

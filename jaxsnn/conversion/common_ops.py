@@ -176,7 +176,8 @@ def arithmetic(builder: Builder, kind: str, one: Found, other: Found, name: str,
         scale = constant if kind == "mul" else 1 / constant if kind == "div" else np.array(1.0)
         shift = constant if kind == "add" else -constant if kind == "sub" else zero
         return builder.add(Affine(scale, shift), one, name=name)
-    assert isinstance(other, ValueId)
+    if not isinstance(other, ValueId):
+        raise TypeError(f"{name} has no activation among its inputs")
     if kind == "div":
         raise UserError(f"{name} divides by an activation, which is not converted")
     constant = np.asarray(one, np.float64)

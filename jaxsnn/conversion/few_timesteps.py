@@ -195,13 +195,15 @@ def _currents(network, index, timesteps, params, images, trains, amplitudes, par
             sources.append((train, jnp.asarray(amplitudes[edge.source], jnp.float32)))
         else:
             sources.append(None)
-    return _drive(network, index, timesteps, params, _padded(images[part]), sources)
+    return drive(network, index, timesteps, params, _padded(images[part]), sources)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _drive(network, index, timesteps, params, images, sources):
+def drive(network: Network, index: int, timesteps: int, params, images, sources) -> jax.Array:
+    """Drives (T or 1, B, *shape) of layer ``index``; ``sources`` holds, for each edge, the bits of its source's
+    spikes (T, B, ceil(neurons / 8)) and what one is worth, or None for the image."""
     shapes = layer_shapes(network)
-    total = 0
+    total = jnp.zeros((), jnp.float32)
     for edge, source in zip(network.layers[index].edges, sources):
         if source is None:
             x = preprocess(network, images)

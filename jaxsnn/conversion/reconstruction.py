@@ -53,12 +53,11 @@ def inputs_of(edge: Edge, x: jax.Array) -> jax.Array:
 
     K counts as ``kernel_matrix`` does. A pool after the map averages what its weights multiply.
     """
-    at = next(k for k, op in enumerate(edge.ops) if isinstance(op, Conv | Dense))
-    op, shape = edge.ops[at], x.shape[1:]
-    x = linear_map(edge.ops[:at], {}, shape)(x)
+    op = maps_of(edge)[0]
+    at = edge.ops.index(op)
+    x = linear_map(edge.ops[:at], {}, x.shape[1:])(x)
     if isinstance(op, Dense):
         return x.reshape(len(x), 1, -1)
-    assert isinstance(op, Conv)
     taps = op.taps
     seen = lax.conv_general_dilated_patches(
         x, taps.sides, taps.strides, taps.pads, rhs_dilation=taps.dilation, dimension_numbers=DIMENSIONS

@@ -277,7 +277,7 @@ def clean_and_attacked(panels: Mapping[str, TestResult], path: Path) -> None:
     """Acc(t) of both networks and the ANN's accuracy on clean and on attacked images, as in Fig. 3.
 
     Args:
-        panels: by title, what ``compare_on_test`` found; all of the same networks.
+        panels: by title, what ``compare_networks`` found; all of the same networks.
     """
     with plt.rc_context(STYLE):
         size = (5.2, 3.0 * len(panels))

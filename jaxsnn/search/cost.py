@@ -125,7 +125,7 @@ class Divergence:
     """
 
     final: float = 1.0
-    mean: float = 0.03
+    mean: float = 0.0
 
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
         if observed.divergence is None:

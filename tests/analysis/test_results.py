@@ -8,7 +8,7 @@ import pytest
 
 from helpers.networks import dyadic_images, dyadic_snn, dyadic_thresholds
 from helpers.results import network, result
-from jaxsnn.analysis.comparison import compare, compare_on_test
+from jaxsnn.analysis.comparison import compare, compare_networks
 from jaxsnn.analysis.intervals import wilson
 from jaxsnn.analysis.latency import gain_intervals
 from jaxsnn.analysis.results import TestResult
@@ -95,7 +95,7 @@ def test_the_front_door_compares_two_candidates(snn, some):
     usual = dyadic_thresholds(len(snn.network.spiking))
     one, two = Genes(usual), Genes(usual, np.full_like(usual, 0.5))
     found = compare(snn, one, two, Test, timesteps=12)
-    assert found == compare_on_test(snn, one, two, *some, 12, Dynamics())
+    assert found == compare_networks((snn, one), (snn, two), *some, 12, Dynamics())
     assert found == compare(snn, Genes(usual[0]), Genes(usual[0], np.full_like(usual[0], 0.5)), some, 12)
     counts = observe(snn, one, *some, timesteps=12)
     assert found.baseline.accuracy == tuple(counts.accuracy[0])

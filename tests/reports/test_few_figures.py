@@ -1,9 +1,9 @@
 """Figures of few timesteps: the numbers are the fits', the axis is logarithmic, nothing lies on a curve."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from helpers.figures import kept_open
 from jaxsnn.conversion.channel_fit import LayerFit
 from jaxsnn.reports import few_figures
 
@@ -13,19 +13,7 @@ FITS = (LayerFit("conv$1", 0.03, 0.0025, (0.3, 0.25), 1.0), LayerFit("dense1", 0
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """The figure that was last saved, left open; each is a PNG."""
-    kept, original = [], few_figures.save
-
-    def save(figure, path):
-        figure.canvas.draw()
-        kept.append(figure)
-        with monkeypatch.context() as patch:
-            patch.setattr(plt, "close", lambda figure: None)
-            original(figure, path)
-        assert path.read_bytes().startswith(b"\x89PNG")
-
-    monkeypatch.setattr(few_figures, "save", save)
-    yield kept
-    plt.close("all")
+    yield from kept_open(monkeypatch, few_figures)
 
 
 def test_errors_of_layers_are_split_into_mean_and_spread(drawn, tmp_path):

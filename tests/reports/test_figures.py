@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from helpers.figures import kept_open
 from helpers.results import HISTORY, network, result, results_json
 from jaxsnn.reports import figures
 
@@ -15,20 +15,7 @@ HOSTILE = ["$x$", "_hidden $a^{$", "[bold]b[/]"]
 @pytest.fixture
 def drawn(monkeypatch, tmp_path):
     """The figure that was last saved, left open; each is a PNG."""
-    kept = []
-    original = figures.save
-
-    def save(figure, path):
-        figure.canvas.draw()
-        kept.append(figure)
-        with monkeypatch.context() as patch:
-            patch.setattr(plt, "close", lambda figure: None)
-            original(figure, path)
-        assert path.read_bytes().startswith(b"\x89PNG")
-
-    monkeypatch.setattr(figures, "save", save)
-    yield kept
-    plt.close("all")
+    yield from kept_open(monkeypatch, figures)
 
 
 def texts(axes):
