@@ -1,7 +1,7 @@
 """Fronts of several costs at equal evaluations: evo's GDE3, pymoo's NSGA-II, and pymoode's GDE3.
 
     python -m benchmarks.optimizers_fronts                 # 20 seeds, 10,000 evaluations
-    python -m benchmarks.optimizers_fronts --json fronts.json
+    python -m benchmarks.optimizers_fronts --json fronts.json --minutes 9   # stop after a while; again, to go on
 
 ZDT1 to ZDT3 (30 dimensions, 2 costs) and DTLZ2 (12 dimensions, 3 costs), P = 100: the hypervolume that the last
 population's front covers up to 1.1 in every cost, exactly, median and quartiles over the seeds. NSGA-II has
@@ -10,8 +10,9 @@ runs here start at 100), and with those of its own documentation. All start from
 pymoo, and pymoode for its GDE3; one that is not installed is left out with a line.
 """
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +25,9 @@ import evo
 from benchmarks import command
 from evo.engines.gde3 import Gde3
 from jaxsnn.cli.options import DebugOptions
-from jaxsnn.runtime.checks import at_least
-from jaxsnn.runtime.files import write_json
+from jaxsnn.errors import UserError
+from jaxsnn.runtime.checks import at_least, in_range
+from jaxsnn.runtime.files import plain, read_json, write_json
 
 POPULATION = 100
 
@@ -52,7 +54,9 @@ class FrontsConfig(DebugOptions):
     crossover: float = DEFAULTS["crossover"]
     """C of both."""
     json: Path | None = None
-    """Write every run's hypervolume to this file as well."""
+    """Keep every run's hypervolume and seconds in this file, and go on where it ends."""
+    minutes: float | None = None
+    """Begin no run after so many minutes; the table is printed once all runs are there."""
 
 
 class Problem(NamedTuple):
@@ -65,6 +69,8 @@ class Problem(NamedTuple):
 
 Run = Callable[[Problem, int, int], np.ndarray]
 """The last population's costs, (N, M), of a problem, a budget and a seed."""
+Runs = dict[str, dict[str, dict[str, list[float]]]]
+"""By optimiser, problem and seed: hypervolume and seconds."""
 
 
 def zdt(shape: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -162,27 +168,50 @@ def runners(console: Console, config: FrontsConfig) -> dict[str, Run]:
 
 
 def main(config: FrontsConfig) -> None:
-    """Run all on all and print hypervolumes and seconds."""
+    """Run all on all, or what is still missing, and print hypervolumes and seconds."""
     at_least(config, seeds=1, evaluations=POPULATION)
+    in_range(config, "(0, inf)", "minutes")
+    if config.minutes is not None and config.json is None:
+        raise UserError("--minutes needs a file from which the next call goes on: give --json, too")
     console = Console()
+    settings = {name: plain(getattr(config, name)) for name in ("evaluations", "mutation", "crossover")}
+    done = _read(config.json, settings)
+    table, began = runners(console, config), time.monotonic()
+    seeds = range(FIRST_SEED, FIRST_SEED + config.seeds)
+    for (name, run), kind, seed in itertools.product(table.items(), PROBLEMS, seeds):
+        if config.minutes is not None and time.monotonic() - began > 60 * config.minutes:
+            console.print(f"stopped after {config.minutes:g} minutes: the same command goes on", highlight=False)
+            return
+        runs = done.setdefault(name, {}).setdefault(kind, {})
+        if str(seed) in runs:
+            continue
+        problem, started = PROBLEMS[kind], time.process_time()
+        front = run(problem, config.evaluations, seed)
+        seconds = time.process_time() - started
+        runs[str(seed)] = [evo.hypervolume(front, np.full(problem.objectives, EDGE)), seconds]
+        if config.json is not None:
+            write_json(config.json, {"settings": settings, "runs": done})
+    console.print(_table(table, done, seeds))
+
+
+def _read(path: Path | None, settings: dict) -> Runs:
+    """The runs that a file holds; raises ``UserError`` where they were made with other settings."""
+    if path is None or not path.exists():
+        return {}
+    held = read_json(path)
+    if held.get("settings") != settings:
+        raise UserError(f"{path} holds runs with other settings: give another --json")
+    return held["runs"]
+
+
+def _table(names: Iterable[str], done: Runs, seeds: range) -> Table:
     table = Table("hypervolume, median (quartiles)", *PROBLEMS, "s a run")
-    written: dict[str, dict[str, list[float]]] = {}
-    for name, run in runners(console, config).items():
-        row, began = [], time.process_time()
-        for kind, problem in PROBLEMS.items():
-            reference = np.full(problem.objectives, EDGE)
-            seeds = range(FIRST_SEED, FIRST_SEED + config.seeds)
-            fronts = (run(problem, config.evaluations, seed) for seed in seeds)
-            volumes = [evo.hypervolume(front, reference) for front in fronts]
-            written.setdefault(name, {})[kind] = volumes
-            low, middle, high = np.quantile(volumes, [0.25, 0.5, 0.75])
-            row.append(f"{middle:.4f} ({low:.4f} to {high:.4f})")
-        seconds = (time.process_time() - began) / (config.seeds * len(PROBLEMS))
-        console.print(f"{name}: done", highlight=False)
-        table.add_row(name, *row, f"{seconds:.2f}")
-    console.print(table)
-    if config.json is not None:
-        write_json(config.json, written)
+    for name in names:
+        runs = {kind: np.array([done[name][kind][str(seed)] for seed in seeds]) for kind in PROBLEMS}
+        quartiles = (np.quantile(values[:, 0], [0.25, 0.5, 0.75]) for values in runs.values())
+        cells = (f"{middle:.4f} ({low:.4f} to {high:.4f})" for low, middle, high in quartiles)
+        table.add_row(name, *cells, f"{np.mean([values[:, 1].mean() for values in runs.values()]):.2f}")
+    return table
 
 
 if __name__ == "__main__":
