@@ -139,6 +139,55 @@ def run(
         summed over time, float64 (P, B, steps, classes).
     """
     candidates, count = len(genes.threshold), len(images)
+    ready = prepared(snn, genes, images, steps, dynamics, plan)
+    layers = ready.layers
+    size, block = task_shape([layer.shape for layer in layers], plan, candidates * count)
+    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    answers = np.zeros((candidates, count, steps), np.int32)
+    maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
+    scores = np.zeros((candidates, count, steps, snn.network.classes)) if scored else None
+
+    def task(candidate: int, part: slice) -> tuple[int, slice, Counts]:
+        cell, drives = ready.of(candidate, part)
+        return candidate, part, simulate(layers, cell, drives, part.stop - part.start, steps, block)
+
+    if not steps:
+        progress(candidates * count)
+        return answers, maps, scores
+    with ThreadPoolExecutor(plan.threads) as pool:
+        tasks = [pool.submit(task, p, part) for part in slices for p in range(candidates)]
+        try:
+            for done in as_completed(tasks):
+                candidate, part, counts = done.result()
+                answers[candidate, part] = counts.scores.argmax(-1)
+                if scores is not None:
+                    scores[candidate, part] = counts.scores * ready.units[candidate]
+                for total, mine in zip(maps, counts.maps):
+                    total[candidate] += mine
+                progress(part.stop - part.start)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return answers, maps, scores
+
+
+class Prepared(NamedTuple):
+    """A network, candidates and images as the kernels take them.
+
+    Attributes:
+        constants: per layer the drive that all candidates share, (images or 1, H, W, padded channels).
+        units: what 1 in the class scores of each candidate stands for in the units of the ANN's, (P,).
+        of: a candidate's cell, and the constant drives of a part of the images.
+    """
+
+    layers: Sequence[LoweredLayer]
+    constants: list[np.ndarray]
+    units: np.ndarray
+    of: Callable[[int, slice], tuple[Cell, list[np.ndarray]]]
+
+
+def prepared(snn: SNN, genes: Genes, images: np.ndarray, steps: int, dynamics: Dynamics, plan: Plan) -> Prepared:
+    """What ``run`` needs beside its threads; ``steps`` are how many membranes must have room for."""
     integers = quantize(snn) if plan.precision == "int8" else None
     candidate_neurons: Genes | Neurons = genes
     if integers is not None:
@@ -155,14 +204,8 @@ def run(
         )
         for c, shape, layer in zip(constants, layer_shapes(snn.network), layers)
     ]
-    size, block = task_shape([layer.shape for layer in layers], plan, candidates * count)
-    slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-    answers = np.zeros((candidates, count, steps), np.int32)
-    maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
-    units = np.ones(candidates) if integers is None else readout_units(integers, genes)
-    scores = np.zeros((candidates, count, steps, snn.network.classes)) if scored else None
 
-    def task(candidate: int, part: slice) -> tuple[int, slice, Counts]:
+    def of(candidate: int, part: slice) -> tuple[Cell, list[np.ndarray]]:
         mine: Genes | Neurons = jax.tree.map(lambda value: value[candidate], candidate_neurons)
         if isinstance(mine, Genes):
             mine = neurons_of(snn.network, mine, snn.params)
@@ -173,26 +216,10 @@ def run(
                 d + padded_to(np.broadcast_to(b, layer.shape[-1:]), layer.padded)
                 for d, b, layer in zip(drives, mine.biases, layers)
             ]
-        return candidate, part, simulate(layers, cell, drives, part.stop - part.start, steps, block)
+        return cell, drives
 
-    if not steps:
-        progress(candidates * count)
-        return answers, maps, scores
-    with ThreadPoolExecutor(plan.threads) as pool:
-        tasks = [pool.submit(task, p, part) for part in slices for p in range(candidates)]
-        try:
-            for done in as_completed(tasks):
-                candidate, part, counts = done.result()
-                answers[candidate, part] = counts.scores.argmax(-1)
-                if scores is not None:
-                    scores[candidate, part] = counts.scores * units[candidate]
-                for total, mine in zip(maps, counts.maps):
-                    total[candidate] += mine
-                progress(part.stop - part.start)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return answers, maps, scores
+    units = np.ones(len(genes.threshold)) if integers is None else readout_units(integers, genes)
+    return Prepared(layers, constants, units, of)
 
 
 class Counts(NamedTuple):
@@ -216,46 +243,81 @@ def simulate(
     Args:
         constants: per layer the constant drive (images or 1, H, W, padded channels).
     """
-    from jaxsnn.simulation.events import kernels
+    *spiking, last = layers
+    state = begin(layers, cell, constants, images)
+    maps = [np.zeros(layer.shape[0] * layer.shape[1], np.int64) for layer in spiking]
+    curves, additions = [], 0
+    for first in range(0, steps, block):
+        curve, _, added = advance(layers, cell, constants, state, min(block, steps - first), maps)
+        curves.append(curve[..., : last.shape[-1]])
+        additions += added
+    shaped = [m.reshape(layer.shape[:2]) for m, layer in zip(maps, spiking)]
+    return Counts(np.concatenate(curves, 1), shaped, additions)
 
+
+class TaskState(NamedTuple):
+    """Of a task's images: ``membranes`` of each spiking layer (images, H, W, padded channels), and ``scores``
+    (images, padded classes), summed over time."""
+
+    membranes: list[np.ndarray]
+    scores: np.ndarray
+
+
+def begin(layers: Sequence[LoweredLayer], cell: Cell, constants: Sequence[np.ndarray], images: int) -> TaskState:
+    """Membranes where they start and scores at zero."""
     *spiking, last = layers
     dtype = constants[0].dtype
     membranes = [aligned((images, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
     for membrane, start in zip(membranes, cell.starts):
         membrane[:] = start
-    scores = np.zeros((images, last.padded), dtype)
-    maps = [np.zeros(layer.shape[0] * layer.shape[1], np.int64) for layer in spiking]
-    curves, additions = [], 0
-    for begin in range(0, steps, block):
-        count = min(block, steps - begin)
-        rows: list[np.ndarray] = []
-        starts: list[np.ndarray] = []
-        for index, layer in enumerate(spiking):
-            height, width, channels = layer.shape
-            words = 2 * math.ceil(layer.padded / 32)
-            bits = (np.empty if 16 * words == layer.padded else np.zeros)(
-                (images, count, height, width, words), np.uint16
+    return TaskState(membranes, np.zeros((images, last.padded), dtype))
+
+
+def advance(
+    layers: Sequence[LoweredLayer],
+    cell: Cell,
+    constants: Sequence[np.ndarray],
+    state: TaskState,
+    count: int,
+    maps: Sequence[np.ndarray],
+) -> tuple[np.ndarray, list[np.ndarray], int]:
+    """``count`` steps, layer by layer; ``state`` moves on, and each layer's spikes are added to ``maps`` (H * W).
+
+    Returns:
+        the scores after each step (images, count, padded classes); per spiking layer where in its list the spikes
+        of each position start, (images, count, H * W + 1); and the additions made.
+    """
+    from jaxsnn.simulation.events import kernels
+
+    *spiking, last = layers
+    images, additions = len(state.scores), 0
+    rows: list[np.ndarray] = []
+    starts: list[np.ndarray] = []
+    for index, layer in enumerate(spiking):
+        height, width, channels = layer.shape
+        words = 2 * math.ceil(layer.padded / 32)
+        bits = (np.empty if 16 * words == layer.padded else np.zeros)(
+            (images, count, height, width, words), np.uint16
+        )
+        neuron = (cell.levels[index], cell.thresholds[index], cell.leaks[index], state.membranes[index], bits)
+        if layer.targets is not None:
+            edge = (rows[layer.sources[0]], starts[layer.sources[0]], layer.spans[0], cell.gains[index][0])
+            additions += kernels.grouped_layer(
+                layer.weights[0][0], layer.targets, *edge, constants[index], *neuron
             )
-            neuron = (cell.levels[index], cell.thresholds[index], cell.leaks[index], membranes[index], bits)
-            if layer.targets is not None:
-                edge = (rows[layer.sources[0]], starts[layer.sources[0]], layer.spans[0], cell.gains[index][0])
-                additions += kernels.grouped_layer(
-                    layer.weights[0][0], layer.targets, *edge, constants[index], *neuron
-                )
-            elif layer.sources:
-                additions += kernels.spiking_layer(
-                    *_inputs(layer, rows, starts, cell.gains[index]), constants[index], *neuron
-                )
-            else:
-                kernels.constant_layer(constants[index], *neuron)
-            starts.append(np.empty((images, count, height * width + 1), np.int64))
-            rows.append(np.empty(kernels.count_spikes(bits, starts[-1], maps[index]) + 16, np.int32))
-            kernels.list_spikes(bits, channels, rows[-1])
-        curve = np.empty((images, count, last.padded), dtype)
-        additions += kernels.readout(*_inputs(last, rows, starts, cell.gains[-1]), constants[-1], scores, curve)
-        curves.append(curve[..., : last.shape[-1]])
-    shaped = [m.reshape(layer.shape[:2]) for m, layer in zip(maps, spiking)]
-    return Counts(np.concatenate(curves, 1), shaped, additions)
+        elif layer.sources:
+            additions += kernels.spiking_layer(
+                *_inputs(layer, rows, starts, cell.gains[index]), constants[index], *neuron
+            )
+        else:
+            kernels.constant_layer(constants[index], *neuron)
+        starts.append(np.empty((images, count, height * width + 1), np.int64))
+        rows.append(np.empty(kernels.count_spikes(bits, starts[-1], maps[index]) + 16, np.int32))
+        kernels.list_spikes(bits, channels, rows[-1])
+    curve = np.empty((images, count, last.padded), constants[0].dtype)
+    inputs = _inputs(last, rows, starts, cell.gains[-1])
+    additions += kernels.readout(*inputs, constants[-1], state.scores, curve)
+    return curve, starts, additions
 
 
 def _inputs(
