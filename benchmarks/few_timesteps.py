@@ -6,7 +6,8 @@
 Each row is a conversion of one network for T steps without layer delay, from the same training images without
 labels, and its accuracy on test images, which no method sees. `benchmarks/few/` has a file a method, which says
 what it does, where it deviates from what was published, and what was published. Weights change by folding only,
-but in ours with reconstruct. Rows run in the package's simulator, in int8 unless `--precision` says otherwise;
+but in ours with reconstruct and in ours with distilled weights. The distilled rows need `--distillation STEPS`
+and a GPU. Rows run in the package's simulator, in int8 unless `--precision` says otherwise;
 those that it has no place for (FTBC's biases for each step, a start for each neuron, a delayed read-out) are
 simulated by `benchmarks/few/layerwise.py` in float32. Seconds are those of the conversion, without what XLA took
 to compile.
@@ -29,27 +30,27 @@ from rich.table import Table
 import data
 from benchmarks import command
 from benchmarks.few import clock
-from benchmarks.few.layerwise import neurons_of, right_answers
+from benchmarks.few.evaluate import HERE, evaluate
 from benchmarks.few.methods import methods
-from benchmarks.few.task import Converted, Method, Task
+from benchmarks.few.ours import distillations
+from benchmarks.few.task import Method, Task
 from jaxsnn.analysis.comparison import ann_right
 from jaxsnn.cli.command import progress_bar, warn
 from jaxsnn.cli.options import DataOptions, DebugOptions, WeightsOptions
-from jaxsnn.conversion.channels import fold_channels
 from jaxsnn.conversion.loading import check_data, load_snn
 from jaxsnn.errors import UserError
-from jaxsnn.networks.spiking import SNN, Dynamics
+from jaxsnn.networks.spiking import SNN
 from jaxsnn.reports.few_figures import accuracy_over_timesteps
 from jaxsnn.runtime.checks import at_least, at_most
 from jaxsnn.runtime.files import plain, read_json, write_json
 from jaxsnn.runtime.provenance import code_digest, describe_device, versions
-from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
 
 MOST_TIMESTEPS = 256
-CODE = ("benchmarks/few", "jaxsnn/conversion", "jaxsnn/networks", "jaxsnn/simulation")
+CODE = ("benchmarks/few", "jaxsnn/conversion", "jaxsnn/networks", "jaxsnn/simulation", "jaxsnn/training")
 """What a row depends on."""
-HERE = "float32, layer by layer"
+EFFORTS = ("ltb_batches", "ftbc_rounds", "distillation", "distillation_batch")
+"""Options that say how much a method may do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +73,16 @@ class Config(DebugOptions, DataOptions, WeightsOptions):
     """Batches of 100 images for LTB."""
     ftbc_rounds: int = 10
     """Rounds over all calibration images for FTBC."""
+    distillation: int = 0
+    """Steps of gradient descent in ours, distilled; 0 leaves these rows out."""
+    distillation_batch: int = 128
+    """Training images of each of these steps."""
     json: Path | None = None
     """Keep the rows in this file, and draw the methods beside it."""
 
     def settings(self) -> dict[str, Any]:
         """What rows of one file have in common."""
-        names = ("images", "precision", "ltb_batches", "ftbc_rounds")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("images", "precision", *EFFORTS)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,10 @@ def chosen(config: Config) -> dict[str, tuple[str, Method]]:
     for name in config.rows:
         if name not in known:
             raise UserError(f"--rows {name} is unknown: the rows are {', '.join(known)}")
-    return {name: row for name, row in known.items() if not config.rows or name in config.rows}
+        if name in distillations() and not config.distillation:
+            raise UserError(f"--rows {name} needs --distillation, its steps of gradient descent, such as 2000")
+    wanted = config.rows or [name for name in known if config.distillation or name not in distillations()]
+    return {name: row for name, row in known.items() if name in wanted}
 
 
 def held_rows(path: Path | None, identity: dict[str, Any]) -> list[dict]:
@@ -146,46 +153,20 @@ def measure(inputs: Inputs, name: str, method: Method, task: Task) -> dict[str, 
     converted = method(task)
     seconds = clock.seconds() - started + converted.shared_seconds
     started = clock.seconds()
-    accuracy, simulated = accuracy_of(inputs, converted, task)
+    seen = evaluate(converted, task, inputs.test.images, inputs.test.labels)
     return {
         "row": name,
         "timesteps": task.timesteps,
         "seed": task.seed,
-        "accuracy": accuracy.tolist(),
+        "accuracy": seen.right.mean(0).tolist(),
         "seconds": seconds,
         "images": len(task.images),
-        "simulated": simulated,
+        "simulated": seen.simulated,
         "note": converted.note,
         "code": code(),
         "test_seconds": clock.seconds() - started,
         "layers": [asdict(layer) for layer in converted.layers],
     }
-
-
-def accuracy_of(inputs: Inputs, converted: Converted, task: Task) -> tuple[np.ndarray, str]:
-    """Accuracy on the test images after each step (T,), and where it was simulated."""
-    images, labels = inputs.test.images, inputs.test.labels
-    channels = converted.channels
-    snn = converted.snn or task.snn
-    if converted.neurons is None and not converted.skip:
-        folded, genes = fold_channels(snn, channels)
-        dynamics = Dynamics(converted.comparison, "none")
-        observed = observe(
-            folded, genes, images, labels, timesteps=task.timesteps, dynamics=dynamics, plan=task.plan
-        )
-        return observed.accuracy[0], task.plan.precision
-    neurons = converted.neurons or neurons_of(channels)
-    right = right_answers(
-        snn,
-        neurons,
-        channels.biases[-1],
-        images,
-        labels,
-        task.timesteps,
-        converted.comparison,
-        converted.skip,
-    )
-    return right / len(labels), HERE
 
 
 def run(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
@@ -219,8 +200,12 @@ def run(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
         for seed, name, steps in missing:
             _note(bar, bar_task, f"{name}, T = {steps}, seed {seed}")
             indices = data.balanced(inputs.train.labels, config.images, seed, "the training split")
-            efforts = {"ltb_batches": config.ltb_batches, "ftbc_rounds": config.ftbc_rounds}
-            task = Task(snn, inputs.train.images[indices], steps, seed, plan, shared=shared[seed], **efforts)
+            efforts = ("ltb_batches", "ftbc_rounds", "distillation", "distillation_batch")
+            images = inputs.train.images
+            own = {"pool": images, "shared": shared[seed]} | {
+                effort: getattr(config, effort) for effort in efforts
+            }
+            task = Task(snn, images[indices], steps, seed, plan, **own)
             rows.append(plain(measure(inputs, name, wanted[name][1], task)))
             if config.json is not None:
                 write_json(config.json, report)
@@ -283,6 +268,7 @@ def draw(config: Config, report: dict[str, Any], titles: dict[str, str], path: P
 def main(config: Config) -> dict[str, Any]:
     """Run what is missing, print the table, keep the rows."""
     at_least(config, timesteps=1, seeds=1, images=1, test_images=1, ltb_batches=1, ftbc_rounds=1)
+    at_least(config, distillation=0, distillation_batch=1)
     at_most(config, timesteps=MOST_TIMESTEPS)
     if not config.timesteps:
         raise UserError("--timesteps needs one number at least")

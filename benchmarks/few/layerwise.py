@@ -15,6 +15,7 @@ import numpy as np
 from jaxsnn.conversion.channels import Channels
 from jaxsnn.conversion.few_timesteps import drive
 from jaxsnn.networks.description import IMAGE
+from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN
 
@@ -163,20 +164,23 @@ def right_answers(
     timesteps: int,
     comparison: str,
     skip: int = 0,
-) -> np.ndarray:
-    """How many images are right after each step, (T,).
+) -> tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]:
+    """Which images are right after each step, (N, T); spikes and synaptic operations of an image by layer.
 
     Args:
         bias: of the read-out, (classes,).
         skip: steps at the beginning that the read-out leaves out, from the step after them on.
     """
-    correct = np.zeros(timesteps, np.int64)
+    right, reach = [], [part[..., None] for part in fan_out(snn.network)]
+    counts = np.zeros((2, len(neurons)))
     for part in chunks(len(images), BLOCK):
         walk = Walk(snn, images[part], timesteps, comparison)
         for index, layer in enumerate(neurons):
-            walk.fire(index, layer)
+            sent = walk.fire(index, layer) / layer.amplitude * (timesteps * len(images[part]))
+            counts[:, index] += sent.sum(), (sent.reshape(*reach[index].shape[:2], -1) * reach[index]).sum()
         scores = walk.scores(bias).cumsum(0)
         if skip:
             scores[skip:] -= scores[skip - 1].copy()
-        correct += (scores.argmax(-1) == labels[part]).sum(1)
-    return correct
+        right.append((scores.argmax(-1) == labels[part]).T)
+    spikes, synops = (tuple(part) for part in (counts / len(images)).tolist())
+    return np.concatenate(right), spikes, synops

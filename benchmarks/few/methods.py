@@ -22,5 +22,5 @@ RIVALS: dict[str, tuple[str, Method]] = {
 
 def methods() -> dict[str, tuple[str, Method]]:
     """Title and function of every row, rivals first."""
-    own = {name: (name.replace("-", ", ", 1).replace("-", " "), method) for name, method in ours.rows().items()}
-    return RIVALS | own
+    own = ours.rows() | {"ours-delayed-readout": ours.delayed} | ours.distillations()
+    return RIVALS | {name: (name.replace("-", ", ", 1).replace("-", " "), row) for name, row in own.items()}

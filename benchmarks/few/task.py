@@ -11,6 +11,7 @@ from jaxsnn.conversion.channel_fit import LayerFit
 from jaxsnn.conversion.channels import Channels, groups
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN
+from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.plan import Plan
 
 LEAST = 1e-3
@@ -23,10 +24,13 @@ class Task:
 
     Attributes:
         images: uint8 training images (N, H, W, C), without labels.
+        pool: all training images, for what is trained.
         seed: of what a method draws.
         plan: how to simulate.
         ltb_batches: of 100 images, for LTB.
         ftbc_rounds: over all images, for FTBC.
+        distillation: steps of gradient descent, for what is trained.
+        distillation_batch: images of each.
         shared: what a method keeps for other numbers of timesteps, by its name.
     """
 
@@ -37,6 +41,9 @@ class Task:
     plan: Plan = field(default_factory=Plan)
     ltb_batches: int = 1000
     ftbc_rounds: int = 10
+    distillation: int = 0
+    distillation_batch: int = 128
+    pool: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.uint8))
     shared: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,6 +64,9 @@ class Converted:
         shared_seconds: of work that was done once for several numbers of timesteps.
         note: what a reader should know of this row.
         layers: how well each layer follows the ANN, where the method tells.
+        cells: in place of the package's neurons, one or one for each spiking layer.
+        leak: of the cells, (1, L).
+        run: in place of any simulator: images, labels and timesteps -> what was seen.
     """
 
     channels: Channels
@@ -67,6 +77,25 @@ class Converted:
     shared_seconds: float = 0.0
     note: str = ""
     layers: tuple[LayerFit, ...] = ()
+    cells: Cell | tuple[Cell, ...] | None = None
+    leak: np.ndarray | None = None
+    run: Callable[[np.ndarray, np.ndarray, int], "Seen"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a converted network did on N images.
+
+    Attributes:
+        right: (N, T) whether an image is right when the scores are read after each step.
+        spikes, synops: per spiking layer, of an image on average, and the weights that these spikes drive.
+        simulated: where.
+    """
+
+    right: np.ndarray
+    spikes: tuple[float, ...]
+    synops: tuple[float, ...]
+    simulated: str
 
 
 Method = Callable[[Task], Converted]

@@ -30,6 +30,8 @@ SHRINK = 0.6
 """Factor on that width from sweep to sweep."""
 AFTERWARDS = 2
 """Corrections of the mean error after the descent."""
+UNROLLED = 32
+"""Timesteps up to which XLA sees no loop: with more it compiles for minutes."""
 POINTS = 11
 """Values that are tried for each number in a sweep."""
 
@@ -96,15 +98,18 @@ class Cells(tuple):
 
 def simulate(drive, theta, bias, start, timesteps, comparison):
     """Spike counts (..., C) and spikes (T, ..., C) of neurons under a drive (T or 1, ..., C)."""
-    v = jnp.broadcast_to(start * theta, drive.shape[1:])
-    count, spikes = jnp.zeros(drive.shape[1:]), []
-    for t in range(timesteps):
-        v = v + (drive[t if len(drive) > 1 else 0] + bias)
+
+    def step(state, current):
+        v, count = state
+        v = v + ((drive[0] if current is None else current) + bias)
         fired = v >= theta if comparison == ">=" else v > theta
-        v = v - jnp.where(fired, theta, 0)
-        count = count + fired
-        spikes.append(fired)
-    return count, jnp.stack(spikes)
+        return (v - jnp.where(fired, theta, 0), count + fired), fired
+
+    state = jnp.broadcast_to(start * theta, drive.shape[1:]), jnp.zeros(drive.shape[1:])
+    currents = drive if len(drive) > 1 else None
+    unroll = timesteps if timesteps <= UNROLLED else 1
+    (_, count), spikes = jax.lax.scan(step, state, currents, timesteps, unroll=unroll)
+    return count, spikes
 
 
 def mmse_thresholds(activations: np.ndarray, timesteps: int) -> np.ndarray:

@@ -57,7 +57,6 @@ class Calibrated:
     fits: tuple[LayerFit, ...]
 
 
-@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def calibrate_for(
     snn: SNN,
     images: np.ndarray,
@@ -66,9 +65,10 @@ def calibrate_for(
 ) -> Calibrated:
     """Channels for ``recipe.timesteps`` steps from uint8 training images (N, H, W, C), for ``fold_channels``.
 
-    Memory does not grow with the number of images: spikes, a bit each, wait in a temporary file. The same images
-    in the same order give the same bits. In another order other values are drawn and sums round differently, so
-    that results differ as those of other images do.
+    Memory does not grow with the number of images: spikes, a bit each, wait in a temporary file. It runs on the
+    CPU, also where there is a GPU, which would compile each layer for longer than the work takes (35 to 60 s for
+    VGG15) and round in another way. The same images in the same order give the same bits. In another order other
+    values are drawn and sums round differently, so that results differ as those of other images do.
 
     Args:
         progress: called with the number of layers x images that have just been simulated; in all there are
@@ -77,14 +77,18 @@ def calibrate_for(
     Raises:
         UserError: no images, weights that are not finite, or a layer that is never active.
     """
+    with on_the_cpu():
+        return _calibrate(snn, images, recipe, progress or (lambda count: None))
+
+
+def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[int], None]) -> Calibrated:
     network = snn.network
     if not len(images) or images.shape[1:] != network.input_shape:
         raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{network.input_shape})")
     for name, value in snn.params.items():
         if not np.isfinite(value).all():
             raise UserError(f"{name} holds NaN or infinite values, so there is nothing to calibrate")
-    advance = progress or (lambda count: None)
-    params = {name: jnp.asarray(value) for name, value in snn.params.items()}
+    params = {name: jnp.asarray(np.asarray(value)) for name, value in snn.params.items()}
     places = [_places(network, i, len(images), recipe) for i in range(len(network.layers))]
     sums = _ann_samples(network, params, images, places, advance)
     targets = [*(np.clip(part, 0, layer.cap) for part, layer in zip(sums, network.spiking)), sums[-1]]
@@ -130,6 +134,14 @@ def calibrate_for(
     theta, amplitude, bias, start = columns
     changed = {name: np.asarray(value) for name, value in params.items()} if recipe.reconstruct else snn.params
     return Calibrated(SNN(network, changed), Channels(theta, amplitude, (*bias, readout), start), tuple(fits))
+
+
+def on_the_cpu():
+    """A context in which JAX computes on the CPU; where it may not (JAX_PLATFORMS), on its device in float32."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:
+        return jax.default_matmul_precision("highest")
 
 
 def work(network: Network, images: int, reconstruct: bool = False) -> int:

@@ -9,7 +9,7 @@ layer: a layer's map sees the spikes of all steps as one batch.
 import functools
 import itertools
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -102,10 +102,8 @@ def distil(
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
     taught = {name: jnp.asarray(value) for name, value in teacher.params.items()}
     start = tuple([jnp.asarray(p, jnp.float32) for p in part] for part in vars(channels).values())
-    base = _Base.of(network)
     trained = {"channels": _unmoved(start)} | ({"weights": params} if how.weight_rate else {})
-    optimizer = _optimizer(how)
-    step = _make_step(network, how, base, optimizer)
+    base, optimizer, step = _descent(network, replace(how, seed=0))
     state = optimizer.init(trained)
     draws = _batches(len(images), min(how.batch, len(images)), how.seed)
     done = 0
@@ -122,6 +120,7 @@ def distil(
     return SNN(network, weights), Channels(*(tuple(part) for part in found))
 
 
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def teacher_logits(snn: SNN, images: np.ndarray) -> np.ndarray:
     """The ANN's class scores (N, classes) in float32; by whole chunks, so that they do not depend on N."""
     forward = jax.jit(ann_forward, static_argnums=0)
@@ -196,7 +195,11 @@ def _optimizer(how: Distillation) -> optax.GradientTransformation:
     return optax.multi_transform(kinds, {name: name for name in kinds})
 
 
-def _make_step(network: Network, how: Distillation, base: _Base, optimizer) -> Callable:
+@functools.lru_cache(maxsize=4)  # so that other seeds do not compile again
+def _descent(network: Network, how: Distillation) -> tuple[_Base, optax.GradientTransformation, Callable]:
+    """What a descent needs, whatever its seed: base, optimiser and step."""
+    base, optimizer = _Base.of(network), _optimizer(how)
+
     def loss(trained: dict, params: dict, start: Numbers, images: jax.Array, teacher: jax.Array) -> jax.Array:
         channels = base.channels(trained["channels"], start)
         scores = channel_scores(network, trained.get("weights", params), channels, images, how)
@@ -214,7 +217,7 @@ def _make_step(network: Network, how: Distillation, base: _Base, optimizer) -> C
         updates, state = optimizer.update(gradient, state)
         return optax.apply_updates(trained, updates), state, value
 
-    return step
+    return base, optimizer, step
 
 
 def divergence(teacher: jax.Array, logits: jax.Array) -> jax.Array:

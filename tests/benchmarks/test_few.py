@@ -78,9 +78,12 @@ def test_layer_by_layer_is_the_simulator(name):
     expected = record(folded, genes, images, steps)[2][0]
     assert np.array_equal(walk.scores(channels.biases[-1]).cumsum(0), expected)
     given = (snn, neurons_of(channels), channels.biases[-1], images, labels, steps, ">")
-    assert np.array_equal(right_answers(*given), (expected.argmax(-1) == labels).sum(1))
+    right, spikes, synops = right_answers(*given)
+    assert np.array_equal(right, (expected.argmax(-1) == labels).T)
+    counted = observe(folded, genes, images, labels, timesteps=steps, dynamics=Dynamics(delay="none"), plan=FLOAT)
+    assert np.allclose(spikes, counted.spikes[0] / 67) and np.allclose(synops, counted.synops[0] / 67)
     late = (expected[2:] - expected[1]).argmax(-1) == labels
-    assert np.array_equal(right_answers(*given, skip=2)[2:], late.sum(1))
+    assert np.array_equal(right_answers(*given, skip=2)[0][:, 2:], late.T)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
@@ -277,17 +280,28 @@ def test_each_piece_of_ours_is_changed_alone(monkeypatch):
     assert changed == {f.name for f in dataclasses.fields(Recipe)} - {"timesteps", "sweeps", "comparison", "seed"}
 
 
+def test_a_delayed_readout_leaves_out_the_steps_that_only_harm():
+    """The sums of two first steps speak for the wrong class, those after them say what the ANN says."""
+    teacher = np.array([[0.0, 2.0, 1.0], [1.0, 0.0, 3.0]])
+    wrong = np.stack([np.roll(teacher, 1, axis=-1)] * 2)
+    sums = np.concatenate([wrong, np.stack([teacher] * 4)]).cumsum(0)
+    assert ours.closest_skip(sums, teacher) == 2
+    assert ours.closest_skip(np.stack([teacher] * 6).cumsum(0), teacher) == 0
+
+
 def test_all_rows_run_and_are_read_again(monkeypatch, tmp_path):
     snn, images = drawn_snn(CHAIN), dyadic_images(12)
     labels, classes = (np.arange(12) % 3).astype(np.int32), ("a", "b", "c")
     train = Dataset(images, labels, classes, "drawn", "train", "drawn")
-    rows = (*RIVALS, "ours")
+    rows = (*RIVALS, "ours", "ours-delayed-readout", *ours.distillations())
     config = Config(
         timesteps=(4,),
         images=12,
         rows=rows,
         ltb_batches=2,
         ftbc_rounds=1,
+        distillation=2,
+        distillation_batch=4,
         precision="float32",
         json=tmp_path / "few.json",
     )

@@ -167,6 +167,18 @@ def test_calibration_comes_closer_to_the_ann(name, reconstruct, steps):
     assert np.allclose(scores.mean(0), teacher_logits(snn, images).mean(0), atol=1e-4)
 
 
+def test_calibrated_for_more_steps_it_tends_to_the_ann():
+    """No clipping is left that the number of steps does not ask for."""
+    snn, images = dyadic("bias")
+    ann, errors = teacher_logits(snn, images), []
+    for steps in (4, 64):
+        found = calibrate_for(snn, images, Recipe(steps))
+        folded, genes = fold_channels(found.snn, found.channels)
+        scores = record(folded, genes, images, steps)[2][0, -1] / steps
+        errors.append(np.sqrt(((scores - ann) ** 2).mean() / ann.var()))
+    assert errors[1] < 0.01 and errors[1] < errors[0] / 10
+
+
 def test_calibration_gives_the_same_bits_again():
     snn, images = dyadic("bias")
     one, other = (calibrate_for(snn, images, Recipe(4)).channels for _ in range(2))
