@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.few import clock
@@ -87,7 +88,7 @@ def closest_skip(sums: np.ndarray, teacher: np.ndarray) -> int:
     """How many first steps of ``sums`` (T, N, classes) to leave out so that the last is closest to ``teacher``."""
     steps = len(sums)
     late = [(sums[-1] - (sums[skip - 1] if skip else 0)) / (steps - skip) for skip in range(steps // 2 + 1)]
-    return int(np.argmin([float(divergence(teacher, logits).mean()) for logits in late]))
+    return int(np.argmin([float(divergence(jnp.asarray(teacher), logits).mean()) for logits in late]))
 
 
 def distillations() -> dict[str, Method]:
