@@ -75,24 +75,26 @@ def measure(
     rows: int,
     timesteps: int,
     block: int | None,
+    delay: str = "layer",
 ) -> dict:
     """One line of the table."""
-    from jaxsnn.networks.spiking import Genes
+    from jaxsnn.networks.spiking import Dynamics, Genes
     from jaxsnn.runtime.memory import peak_bytes
     from jaxsnn.simulation.observe import observe
     from jaxsnn.simulation.plan import Plan
 
-    plan = Plan(backend="xla", precision=precision, rows=rows, block=block)
+    plan, dynamics = Plan(backend="xla", precision=precision, rows=rows, block=block), Dynamics(delay=delay)
     few = max(1, rows // config.population)
     seconds, seen = [], None
     for count in (few, *[len(images)] * config.rounds):
         start = time.perf_counter()
-        seen = observe(snn, Genes(thresholds), images[:count], labels[:count], timesteps=timesteps, plan=plan)
+        genes, part = Genes(thresholds), slice(count)
+        seen = observe(snn, genes, images[part], labels[part], timesteps=timesteps, dynamics=dynamics, plan=plan)
         seconds.append(time.perf_counter() - start)
     if seen is None:
         raise ValueError("no round was run")
     first, took = seconds[0], median(seconds[1:])
-    work = config.population * len(images) * max(0, timesteps - snn.network.delay)
+    work = config.population * len(images) * max(0, timesteps - dynamics.silent_steps(snn.network))
     return {
         "itc_per_second": work / took,
         "seconds": seconds[1:],

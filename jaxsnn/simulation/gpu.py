@@ -355,32 +355,33 @@ def block(
     """
     membranes, spikes, counts = [], [], []
     for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
-        bias = 0 if neurons.biases is None else neurons.biases[index]
-        if index == len(network.spiking):
-            drive = _drive(fixed + bias, neurons.gains[index], maps, spikes, state.scores, steps)
-            break
-        held, theta, layer = state.membranes[index], neurons.thresholds[index], layers[index]
-        leak = None if neurons.leaks is None else neurons.leaks[index]
-        if layer is None:
-            drive = _drive(fixed + bias, neurons.gains[index], maps, spikes, held, steps)
+        with jax.named_scope(f"layer{index}"):
+            bias = 0 if neurons.biases is None else neurons.biases[index]
+            if index == len(network.spiking):
+                drive = _drive(fixed + bias, neurons.gains[index], maps, spikes, state.scores, steps)
+                break
+            held, theta, layer = state.membranes[index], neurons.thresholds[index], layers[index]
+            leak = None if neurons.leaks is None else neurons.leaks[index]
+            if layer is None:
+                drive = _drive(fixed + bias, neurons.gains[index], maps, spikes, held, steps)
 
-            def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
-                v, fired = if_step(v, drive, theta, leak, dynamics.comparison)
-                return v, fired.astype(HELD[precision])
+                def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
+                    v, fired = if_step(v, drive, theta, leak, dynamics.comparison)
+                    return v, fired.astype(HELD[precision])
 
-            v, fired = lax.scan(one, held, drive)
-            counted = fired.astype(jnp.int32).sum((0, -1))
-        else:
-            seen, gain = None, 0
-            if maps:
-                ((source, _),), (gain,) = maps, neurons.gains[index]
-                seen = layer.gather(spikes[source])
-            v, fired, counted = fire(
-                seen, layer, fixed, bias, gain, theta, leak, held, steps, precision, dynamics.comparison
-            )
-        membranes.append(v)
-        spikes.append(fired)
-        counts.append(counted.reshape(len(counted), *(counted.shape[1:] or (1, 1))))
+                v, fired = lax.scan(one, held, drive)
+                counted = fired.astype(jnp.int32).sum((0, -1))
+            else:
+                seen, gain = None, 0
+                if maps:
+                    ((source, _),), (gain,) = maps, neurons.gains[index]
+                    seen = layer.gather(spikes[source])
+                v, fired, counted = fire(
+                    seen, layer, fixed, bias, gain, theta, leak, held, steps, precision, dynamics.comparison
+                )
+            membranes.append(v)
+            spikes.append(fired)
+            counts.append(counted.reshape(len(counted), *(counted.shape[1:] or (1, 1))))
 
     def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
         return scores + drive, scores + drive

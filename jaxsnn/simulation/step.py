@@ -136,17 +136,18 @@ def snn_step(
     """
     membranes, spikes = [], []
     for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
-        drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
-        for gain, (source, linear) in zip(neurons.gains[index], maps):
-            drive = drive + gain * linear(spikes[source])
-        if index == len(network.spiking):
-            return State(membranes, state.scores + drive), spikes
-        leak = None if neurons.leaks is None else neurons.leaks[index]
-        v, fired = if_step(
-            state.membranes[index], drive, neurons.thresholds[index], leak, dynamics.comparison, fire
-        )
-        membranes.append(v)
-        spikes.append(fired.astype(jnp.float32))
+        with jax.named_scope(f"layer{index}"):
+            drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
+            for gain, (source, linear) in zip(neurons.gains[index], maps):
+                drive = drive + gain * linear(spikes[source])
+            if index == len(network.spiking):
+                return State(membranes, state.scores + drive), spikes
+            leak = None if neurons.leaks is None else neurons.leaks[index]
+            v, fired = if_step(
+                state.membranes[index], drive, neurons.thresholds[index], leak, dynamics.comparison, fire
+            )
+            membranes.append(v)
+            spikes.append(fired.astype(jnp.float32))
     raise ValueError(f"network {network.name} has no read-out")
 
 
@@ -167,22 +168,23 @@ def snn_block(
 
     membranes, spikes = [], []
     for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
-        drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
-        for gain, (source, linear) in zip(neurons.gains[index], maps):
-            sums = linear(spikes[source].reshape(-1, *spikes[source].shape[2:]))
-            drive = drive + gain * sums.reshape(steps, -1, *sums.shape[1:])
-        held = state.scores if index == len(network.spiking) else state.membranes[index]
-        drive = jnp.broadcast_to(drive, (steps, *held.shape))
-        if index == len(network.spiking):
-            scores, curve = jax.lax.scan(add, held, drive)
-            return State(membranes, scores), spikes, curve
-        leak = None if neurons.leaks is None else neurons.leaks[index]
-        theta = neurons.thresholds[index]
+        with jax.named_scope(f"layer{index}"):
+            drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
+            for gain, (source, linear) in zip(neurons.gains[index], maps):
+                sums = linear(spikes[source].reshape(-1, *spikes[source].shape[2:]))
+                drive = drive + gain * sums.reshape(steps, -1, *sums.shape[1:])
+            held = state.scores if index == len(network.spiking) else state.membranes[index]
+            drive = jnp.broadcast_to(drive, (steps, *held.shape))
+            if index == len(network.spiking):
+                scores, curve = jax.lax.scan(add, held, drive)
+                return State(membranes, scores), spikes, curve
+            leak = None if neurons.leaks is None else neurons.leaks[index]
+            theta = neurons.thresholds[index]
 
-        def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
-            return if_step(v, drive, theta, leak, dynamics.comparison)
+            def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
+                return if_step(v, drive, theta, leak, dynamics.comparison)
 
-        v, fired = jax.lax.scan(one, held, drive)
-        membranes.append(v)
-        spikes.append(fired.astype(jnp.float32))
+            v, fired = jax.lax.scan(one, held, drive)
+            membranes.append(v)
+            spikes.append(fired.astype(jnp.float32))
     raise ValueError(f"network {network.name} has no read-out")
