@@ -1,53 +1,33 @@
 """Do the tests notice a fault? Small faults in the program's source, one at a time: python -m benchmarks.mutants
 
-Each mutant changes one comparison, sum, number or condition in a copy of the program, in which the fast tests are
-run until one fails. A mutant that no test fails on survives: a fault that would stay unseen, unless the change
-changes nothing (an equivalent mutant, which only a reader can tell). The score is the share of a sample that was
-caught.
+Each mutant has one fault (``benchmarks.mutation.sites``). The tests that run its line are tried on it until one
+fails, the quickest first, in a process that was warm before (``benchmarks.mutation.worker``). A mutant on which no
+test fails survives: a fault that would stay unseen, unless it changes nothing, which only a reader can tell;
+these are listed with the reason in benchmarks/mutation/equivalent.json. The score is the share of the others in a
+random sample that was caught.
 """
 
-import ast
-import copy
 import os
 import random
-import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+from benchmarks.mutation.cover import Cover, measured
+from benchmarks.mutation.sites import Mutant, mutant, sites
+from benchmarks.mutation.workers import Workers, request
 from jaxsnn.cli.command import TextConsole
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least
-from jaxsnn.runtime.files import write_json
+from jaxsnn.runtime.files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("jaxsnn", "evo", "data", "benchmarks", "tests", "pyproject.toml")
-
-COMPARISONS: dict[type, type] = {
-    ast.Lt: ast.LtE,
-    ast.LtE: ast.Lt,
-    ast.Gt: ast.GtE,
-    ast.GtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-}
-OPERATIONS: dict[type, type] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Add,
-    ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Mult,
-    ast.Mod: ast.Mult,
-    ast.And: ast.Or,
-    ast.Or: ast.And,
-}
+EQUIVALENT = Path(__file__).with_name("mutation") / "equivalent.json"
 
 
 @dataclass(frozen=True)
@@ -56,163 +36,143 @@ class MutantsConfig:
 
     command_line: ClassVar[bool] = True
 
-    module: str = "jaxsnn/simulation"
-    """File or folder whose faults are tried."""
-    tests: tuple[str, ...] = ("tests/simulation",)
+    modules: tuple[str, ...] = ("jaxsnn/simulation",)
+    """Files or folders whose faults are tried, a sample of each."""
+    tests: tuple[str, ...] = ("tests",)
     """Tests that are to notice them; those marked slow are left out."""
-    sample: int = 30
-    """Mutants, drawn at random."""
+    sample: tuple[int, ...] = (30,)
+    """Mutants of each of the modules, drawn at random; one number for all of them, or one for each."""
     seed: int = 0
     """Of that draw."""
-    timeout: int = 600
-    """Seconds after which the tests are stopped; such a mutant counts as caught."""
-    json: Path | None = None
-    """Also write every mutant and what became of it into this file."""
+    processes: int | None = None
+    """Mutants that are tried at the same time; default: one for every two cores."""
+    timeout: int = 300
+    """Seconds after which the tests of a mutant are stopped; it then counts as not caught."""
+    seconds: int | None = None
+    """Stop after so many seconds with what there is; default: when all are done."""
+    json: Path = Path("mutants.json")
+    """What became of every mutant. What it holds is not tried again, but survivors of other tests are."""
+    cover: Path = Path("mutants-cover.json")
+    """Which tests run which lines; measured first unless the file holds it for these sources and tests."""
     debug: bool = False
     """Show where an error came from."""
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """One fault: ``source`` is the whole file with ``after`` in the place of ``before`` in one ``line``."""
-
-    path: str
-    line: int
-    before: str
-    after: str
-    source: str
-
-
-def mutants(path: str, text: str) -> Iterator[Mutant]:
-    """Every mutant of a file's ``text``."""
-    tree = ast.parse(text)
-    skipped = {part for node in ast.walk(tree) for whole in _without_effect(node) for part in ast.walk(whole)}
-    for number, node in enumerate(ast.walk(tree)):
-        if node in skipped:
-            continue
-        for variant in range(_variants(node)):
-            changed = copy.deepcopy(tree)
-            target = next(one for place, one in enumerate(ast.walk(changed)) if place == number)
-            before = ast.unparse(target)
-            _mutate(target, variant)
-            yield Mutant(path, getattr(node, "lineno", 0), before, ast.unparse(target), ast.unparse(changed))
-
-
-def _without_effect(node: ast.AST) -> Iterator[ast.AST]:
-    """Parts of a node that no test can see: docstrings, types, and the texts of errors."""
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-        yield node
-    if isinstance(node, ast.FunctionDef):
-        annotations = (part.annotation for part in ast.walk(node.args) if isinstance(part, ast.arg))
-        yield from (part for part in (node.returns, *annotations) if part is not None)
-    if isinstance(node, ast.AnnAssign):
-        yield node.annotation
-    if isinstance(node, ast.Raise | ast.JoinedStr):
-        yield node
-
-
-def _variants(node: ast.AST) -> int:
-    """How many mutants a node has."""
-    match node:
-        case ast.Compare():
-            return len([op for op in node.ops if type(op) in COMPARISONS])
-        case ast.BinOp() | ast.BoolOp():
-            return int(type(node.op) in OPERATIONS)
-        case ast.UnaryOp(op=ast.Not()):
-            return 1
-        case ast.Constant(value=bool()):
-            return 1
-        case ast.Constant(value=int() | float()):
-            return 1
-        case ast.If() | ast.IfExp():
-            return 1
-    return 0
-
-
-def _mutate(node: Any, variant: int) -> None:
-    """Change a node of a copied tree in place."""
-    match node:
-        case ast.Compare():
-            places = [place for place, op in enumerate(node.ops) if type(op) in COMPARISONS]
-            node.ops[places[variant]] = COMPARISONS[type(node.ops[places[variant]])]()
-        case ast.BinOp() | ast.BoolOp():
-            node.op = OPERATIONS[type(node.op)]()
-        case ast.UnaryOp():  # a condition that is always the other way about
-            node.operand = ast.UnaryOp(ast.Not(), node.operand)
-        case ast.Constant(value=bool()):
-            node.value = not node.value
-        case ast.Constant(value=int() | float() as number):
-            node.value = number + 1
-        case ast.If() | ast.IfExp():
-            node.test = ast.UnaryOp(ast.Not(), node.test)
-
-
-def all_mutants(module: str) -> list[Mutant]:
-    """Those of a file or of all files of a folder below the program's."""
+def all_sites(module: str) -> list:
+    """The faults that a file or all files of a folder of the program can have."""
     place = ROOT / module
+    if not place.exists():
+        raise UserError(f"--modules has {module}, expected files or folders of the program, such as jaxsnn/search")
     paths = [place] if place.is_file() else sorted(place.rglob("*.py"))
-    return [one for path in paths for one in mutants(str(path.relative_to(ROOT)), path.read_text())]
+    return [one for path in paths for one in sites(str(path.relative_to(ROOT)), path.read_text())]
 
 
-def verdict(config: MutantsConfig, folder: Path, mutant: Mutant | None) -> str:
-    """What became of a mutant ("caught", "survived", "timeout") in the copy in ``folder``; None is the program."""
-    path = None if mutant is None else folder / mutant.path
-    original = "" if path is None else path.read_text()
-    # a faulty file may have size and second of the right one, and Python compares no more before it takes bytecode
-    env = os.environ | {"NUMBA_CACHE_DIR": str(folder / "numba"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
-    try:
-        if path is not None and mutant is not None:
-            path.write_text(mutant.source)
-        run = subprocess.run(
-            [*command, *config.tests], cwd=folder, env=env, capture_output=True, text=True, timeout=config.timeout
-        )
-    except subprocess.TimeoutExpired:
-        return "timeout"
-    finally:
-        if path is not None:
-            path.write_text(original)
-    if run.returncode not in (0, 1, 2):  # 2: the module cannot even be imported
-        raise UserError(f"the tests cannot be run: {(run.stdout + run.stderr)[-500:]}")
-    return "survived" if run.returncode == 0 else "caught"
+def chosen(config: MutantsConfig) -> dict[str, list[Mutant]]:
+    """The sample of each module."""
+    sizes = config.sample * len(config.modules) if len(config.sample) == 1 else config.sample
+    if len(sizes) != len(config.modules):
+        raise UserError(f"--sample has {len(sizes)} numbers, expected one or {len(config.modules)}, one a module")
+    drawn = {}
+    for module, size in zip(config.modules, sizes):
+        found = all_sites(module)
+        some = random.Random(config.seed).sample(found, min(size, len(found)))
+        drawn[module] = [mutant((ROOT / site.path).read_text(), site) for site in some]
+    return drawn
+
+
+def equivalents() -> dict[tuple[str, str, str | None], str]:
+    """Reasons why a fault changes nothing that a test could see, by path, statement, and its changed form.
+
+    Without a changed form every change of the statement is meant.
+    """
+    listed = read_json(EQUIVALENT)["equivalent"]
+    return {(one["path"], one["before"], one.get("after")): one["reason"] for one in listed}
+
+
+def reason(fault: Mutant, known: dict[tuple[str, str, str | None], str]) -> str | None:
+    """Why a mutant is equivalent; None where nobody has said so."""
+    place = fault.site.path, fault.before
+    return known.get((*place, fault.after), known.get((*place, None)))
+
+
+def ask(fault: Mutant, cover: Cover, timeout: float) -> dict:
+    """The request to try a mutant."""
+    text = (ROOT / fault.site.path).read_text()
+    tests = cover.of(fault.site, "numba.njit" in text)
+    wing = fault.site.path.removeprefix("jaxsnn/").partition("/")[0]
+    files = cover.plan(tests, f"tests/{wing}/")
+    seconds = {test: cover.seconds[test] for _, own in files for test in own}
+    return request(files, timeout=timeout, seconds=seconds, path=fault.site.path, source=fault.source)
+
+
+def row(fault: Mutant, answer: dict) -> dict:
+    """What the file keeps of a mutant."""
+    site = fault.site
+    verdict = "caught" if answer["code"] else "survived"
+    return {
+        "path": site.path,
+        "line": site.first,
+        "before": fault.before,
+        "after": fault.after,
+        "verdict": verdict,
+        **{name: answer[name] for name in ("test", "why", "seconds")},
+    }
 
 
 def main(config: MutantsConfig) -> None:
     """Try the sample and print the score and the survivors."""
     at_least(config, sample=1, timeout=1)
-    if not (ROOT / config.module).exists():
-        raise UserError(
-            f"--module is {config.module}, expected a file or folder of the program, such as jaxsnn/search"
-        )
-    found = all_mutants(config.module)
-    chosen = random.Random(config.seed).sample(found, min(config.sample, len(found)))
-    console, rows = TextConsole(), []
-    with tempfile.TemporaryDirectory() as scratch, Progress(console=console) as bar:
-        folder = Path(scratch)
-        for name in COPIED:
-            copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copied(ROOT / name, folder / name)
-        task = bar.add_task("mutants", total=len(chosen) + 1)
-        if verdict(config, folder, None) != "survived":
-            raise UserError("the tests fail on the program itself, so that they can tell nothing about mutants")
-        for mutant in chosen:
-            bar.update(task, advance=1)
-            rows.append((mutant, what := verdict(config, folder, mutant)))
-            bar.console.print(f"{what}: {mutant.path}:{mutant.line}, {mutant.before[:60]!r}", soft_wrap=True)
-    survivors = [mutant for mutant, what in rows if what == "survived"]
-    caught = len(rows) - len(survivors)
-    table = Table("survivor", "before", "after")
-    for mutant in survivors:
-        table.add_row(f"{mutant.path}:{mutant.line}", mutant.before, mutant.after)
-    console.print(table)
-    console.print(
-        f"{caught} of {len(rows)} mutants caught ({100 * caught / len(rows):.0f} %), of {len(found)} in all"
-    )
-    if config.json is not None:
-        each = [
-            {k: v for k, v in asdict(mutant).items() if k != "source"} | {"verdict": what} for mutant, what in rows
+    begun, console = time.monotonic(), TextConsole()
+    samples, known = chosen(config), equivalents()
+    faults = {one.key: one for own in samples.values() for one in own}
+    rows: dict[str, dict] = read_json(config.json) if config.json.exists() else {}
+    processes = config.processes or max(1, len(os.sched_getaffinity(0)) // 2)
+    until = begun + (config.seconds or 1e9)
+    with tempfile.TemporaryDirectory() as scratch:
+        workers = Workers(ROOT, Path(scratch), processes, until)
+        cover = measured(ROOT, config.cover, config.tests, workers, console.print)
+        for test in cover.broken:
+            console.print(f"left out, since it fails without a fault: {test}")
+        state = cover.digest
+        todo = [
+            fault
+            for key, fault in faults.items()
+            if reason(fault, known) is None
+            and not (key in rows and (rows[key]["verdict"] == "caught" or rows[key]["state"] == state))
         ]
-        write_json(config.json, {"mutants": len(found), "caught": caught, "sample": each})
+
+        random.Random(config.seed).shuffle(todo)  # where time runs out, every module has had its share
+
+        def done(fault: Mutant, answer: dict) -> None:
+            rows[fault.key] = {**row(fault, answer), "state": state}
+            write_json(config.json, rows)
+            console.print(
+                f"{rows[fault.key]['verdict']}, {answer['seconds']:.0f} s: {fault.site.path}:{fault.site.first}, "
+                f"{fault.after.splitlines()[0][:70]!r}",
+                soft_wrap=True,
+            )
+
+        workers.map(todo, lambda fault: ask(fault, cover, config.timeout), done)
+        workers.close()
+    report(console, samples, rows, known)
+
+
+def report(console: TextConsole, samples: dict, rows: dict[str, dict], known: dict) -> None:
+    """The survivors and the score of each module."""
+    table = Table("survivor", "before", "after", "why")
+    scores = Table("module", "mutants in all", "tried", "equivalent", "caught", "score")
+    for module, own in samples.items():
+        same = [fault for fault in own if reason(fault, known) is not None]
+        tried = [(fault, rows[fault.key]) for fault in own if fault.key in rows and fault not in same]
+        caught = [one for _, one in tried if one["verdict"] == "caught"]
+        for fault, one in tried:
+            if one["verdict"] != "caught":
+                where = f"{fault.site.path}:{fault.site.first}"
+                table.add_row(*(Text(part) for part in (where, fault.before, fault.after, one["why"])))
+        score = f"{100 * len(caught) / len(tried):.1f} %" if tried else "-"
+        scores.add_row(module, *map(str, (len(all_sites(module)), len(tried), len(same), len(caught))), score)
+    console.print(table)
+    console.print(scores)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,14 @@
 """Mutants are faults that the program would have, one each, and the tests' answer is taken as it is."""
 
 import ast
+import json
 
-from benchmarks.mutants import MutantsConfig, all_mutants, mutants, verdict
+import pytest
+
+from benchmarks import mutants
+from benchmarks.mutants import EQUIVALENT, ROOT, MutantsConfig
+from benchmarks.mutation.sites import mutant, sites, statements
+from jaxsnn.runtime.files import read_json
 
 SOURCE = '''
 """A docstring, 1 < 2."""
@@ -11,33 +17,62 @@ LIMIT: int = 3
 
 
 def f(x: int = 1) -> int:
+    """A docstring."""
     if x < LIMIT and not x:
         raise ValueError(f"{x + 1} is too few")
-    return x * 2 if x == 0 else x - 1
+    x |= 0
+    return min(x * 2 if x == 0 else x - 1, 2**30)
 '''
 
 
 def test_each_mutant_changes_one_thing_that_a_test_can_see():
-    found = {(one.before, one.after) for one in mutants("f.py", SOURCE)}
-    assert ("x < LIMIT", "x <= LIMIT") in found and ("x * 2", "x + 2") in found and ("x - 1", "x + 1") in found
-    assert ("x < LIMIT and (not x)", "x < LIMIT or not x") in found and ("not x", "not not x") in found
-    assert ("3", "4") in found and ("x == 0", "x != 0") in found
-    assert not any(
-        "docstring" in before or ("too few" in before and before.startswith("f")) for before, _ in found
-    )
+    made = [mutant(SOURCE, site) for site in sites("f.py", SOURCE)]
+    first, last = "return min(x * 2 if x == 0 else x - 1, 2 ** 30)", ("LIMIT: int = 3", "LIMIT: int = 4")
+    found = {(one.before, one.after) for one in made}
+    changed = {("x * 2", "x + 2"), ("x - 1", "x + 1"), ("x == 0", "x != 0"), ("min", "max"), ("** 30", "* 30")}
+    assert last in found and ("x |= 0", "x &= 0") in found
+    assert {(first, first.replace(*pair)) for pair in changed} <= found
+    conditions = {after for before, after in found if before == "if x < LIMIT and (not x):"}
+    assert conditions == {
+        "if x < LIMIT or not x:",
+        "if x <= LIMIT and (not x):",
+        "if x < LIMIT and (not not x):",
+        "if not (x < LIMIT and (not x)):",
+    }
+    assert not any("docstring" in before or "too few" in before for before, _ in found)
     same = ast.unparse(ast.parse(SOURCE))
-    for one in mutants("f.py", SOURCE):
-        assert one.source != same
-        ast.parse(one.source)
-    assert len(all_mutants("jaxsnn/simulation/neuron.py")) > 3
+    assert all(one.source != same and one.before != one.after and ast.parse(one.source) for one in made)
+    assert len({one.key for one in made}) == len(made)
+    inside = {one.before: one.site.inside for one in made}
+    assert inside[first] and not inside["LIMIT: int = 3"]
 
 
-def test_a_mutant_is_caught_by_a_test_that_fails_and_is_taken_out_again(tmp_path):
-    (tmp_path / "f.py").write_text(SOURCE)
-    (tmp_path / "test_f.py").write_text("from f import f\n\ndef test_f():\n    assert f(4) == 3\n")
+@pytest.mark.slow
+def test_a_mutant_is_caught_by_a_test_that_fails_and_is_taken_out_again(tmp_path, monkeypatch, capsys):
+    (tmp_path / "evo").mkdir()
+    (tmp_path / "evo/f.py").write_text(SOURCE)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_f.py").write_text(
+        "from evo.f import f\n\ndef test_f():\n    assert f(4) == 3\n\ndef test_limit():\n    assert f(3) == 2\n"
+    )
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow\npythonpath = .\n")
-    config = MutantsConfig(tests=("test_f.py",), timeout=300)
-    wanted = {("x - 1", "x + 1"): "caught", ("x * 2", "x + 2"): "survived"}
-    chosen = {(one.before, one.after): one for one in mutants("f.py", SOURCE) if (one.before, one.after) in wanted}
-    assert {key: verdict(config, tmp_path, one) for key, one in chosen.items()} == wanted
-    assert verdict(config, tmp_path, None) == "survived" and (tmp_path / "f.py").read_text() == SOURCE
+    (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    config = MutantsConfig(
+        modules=("evo",), sample=(99,), processes=1, json=tmp_path / "rows", cover=tmp_path / "cover"
+    )
+    mutants.main(config)
+    rows = json.loads(config.json.read_text())
+    verdicts = {one["after"].strip(): (one["verdict"], one["test"]) for one in rows.values()}
+    ends = "return min(x * 2 if x == 0 else x + 1, 2 ** 30)", "return min(x + 2 if x == 0 else x - 1, 2 ** 30)"
+    assert verdicts[ends[0]] == ("caught", "tests/test_f.py::test_f") and verdicts[ends[1]] == ("survived", "")
+    caught = sum(verdict == "caught" for verdict, _ in verdicts.values())
+    assert f"{100 * caught / len(rows):.1f} %" in capsys.readouterr().out
+    assert (tmp_path / "evo/f.py").read_text() == SOURCE
+
+
+def test_what_is_called_equivalent_is_still_in_the_program_and_has_a_reason():
+    listed = read_json(EQUIVALENT)["equivalent"]
+    held = {path: statements((ROOT / path).read_text()) for path in {one["path"] for one in listed}}
+    assert [one for one in listed if one["before"] not in held[one["path"]]] == []
+    assert all(len(one["reason"]) > 20 for one in listed)

@@ -1,0 +1,108 @@
+"""Which tests run a line: measured once, file of tests by file, and kept as long as the files stay the same."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.mutation.sites import Site
+from benchmarks.mutation.trace import PACKAGES
+from benchmarks.mutation.workers import Workers, request
+from jaxsnn.runtime.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Cover:
+    """What the tests of the program without a fault ran.
+
+    Attributes:
+        seconds: of each test that passed.
+        lines: tests by path and line; ``files``: by path, those that ran a function of it; ``folders``: by folder.
+        broken: tests that failed, and tell nothing.
+        digest: of the tests.
+    """
+
+    seconds: dict[str, float]
+    lines: dict[tuple[str, int], set[str]]
+    files: dict[str, set[str]]
+    folders: dict[str, set[str]]
+    broken: tuple[str, ...]
+    digest: str
+
+    def of(self, site: Site, compiled: bool) -> set[str]:
+        """Tests that run a fault.
+
+        A line that runs when its file is imported counts as run by every test that runs something of the file, or
+        if that is none, of its folder; so does one in a file of which Numba compiles functions (``compiled``).
+        """
+        found = set().union(*(self.lines.get((site.path, n), set()) for n in range(site.first, site.last + 1)))
+        if site.inside and "" not in found and (found or not compiled):
+            return found
+        wing = self.folders.get(site.path.rpartition("/")[0], set())
+        return (self.files.get(site.path) or wing) | (found - {""})
+
+    def plan(self, tests: Iterable[str], near: str) -> list[list]:
+        """The order of ``tests``, by file: those in the folder ``near`` first, then the quickest.
+
+        After them all, what else those files hold: a test may use what an earlier one has compiled.
+        """
+        by_file: dict[str, list[str]] = defaultdict(list)
+        for test in tests:
+            if test in self.seconds:
+                by_file[_file(test)].append(test)
+        cost = {file: sum(self.seconds[test] for test in own) for file, own in by_file.items()}
+        files = sorted(by_file, key=lambda file: (not file.startswith(near), cost[file]))
+        rest = {file: [t for t in self.seconds if _file(t) == file and t not in by_file[file]] for file in files}
+        return [[file, sorted(by_file[file], key=self.seconds.__getitem__)] for file in files] + [
+            [file, rest[file]] for file in files if rest[file]
+        ]
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
+
+
+def measured(root: Path, path: Path, tests: Iterable[str], workers: Workers, say: Callable[[str], None]) -> Cover:
+    """The cover of the tests in files and folders ``tests``; what ``path`` holds of it is not measured again."""
+    known: dict = read_json(path) if path.exists() else {}
+    shared = _digest(root, [*PACKAGES, "tests/helpers", "tests/conftest.py", "pyproject.toml"])
+    files = sorted({str(one.relative_to(root)) for name in tests for one in _test_files(root / name)})
+    digests = {file: f"{shared}{_digest(root, [file])}" for file in files}
+    stale = [file for file in files if known.get(file, {}).get("digest") != digests[file]]
+    stale.sort(key=lambda file: -sum(known.get(file, {}).get("seconds", {"": 1e3}).values()))
+
+    def done(file: str, answer: dict) -> None:
+        known[file] = {"digest": digests[file], **answer["trace"], "why": answer["why"]}
+        say(f"{file}: {len(known[file]['seconds'])} tests, {answer['seconds']:.0f} s {answer['why']}")
+        write_json(path, known)
+
+    workers.map(stale, lambda file: request([[file, None]], trace=True, timeout=900), done)
+    digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16]
+    return _cover([known[file] for file in files if file in known], digest)
+
+
+def _cover(parts: list[dict], digest: str) -> Cover:
+    broken = {test for part in parts for test in part["broken"]}
+    seconds = {test: spent for part in parts for test, spent in part["seconds"].items() if test not in broken}
+    lines: dict[tuple[str, int], set[str]] = defaultdict(set)
+    files, folders = defaultdict(set), defaultdict(set)
+    for part in parts:
+        for path, found in part["lines"].items():
+            for line, tests in found.items():
+                lines[path, int(line)] |= {part["tests"][test] for test in tests}
+    for (path, _), tests in lines.items():
+        mine = tests - {""}
+        files[path] |= mine
+        folders[path.rpartition("/")[0]] |= mine
+    return Cover(seconds, dict(lines), dict(files), dict(folders), tuple(sorted(broken)), digest)
+
+
+def _test_files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else sorted(path.rglob("test_*.py"))
+
+
+def _digest(root: Path, names: list[str]) -> str:
+    paths = [path for name in names for path in (root / name, *(root / name).rglob("*.py")) if path.is_file()]
+    joined = "\n".join(f"{path.relative_to(root)}\n{path.read_text()}" for path in sorted(paths))
+    return hashlib.sha256(joined.encode()).hexdigest()[:16]
