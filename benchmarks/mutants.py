@@ -39,7 +39,9 @@ class MutantsConfig:
     modules: tuple[str, ...] = ("jaxsnn/simulation",)
     """Files or folders whose faults are tried, a sample of each."""
     tests: tuple[str, ...] = ("tests",)
-    """Tests that are to notice them; those marked slow are left out."""
+    """Files and folders of tests that are to notice them; tests marked slow are left out."""
+    slow: tuple[str, ...] = ("tests/simulation",)
+    """Files and folders of which slow tests are tried, too."""
     sample: tuple[int, ...] = (30,)
     """Mutants of each of the modules, drawn at random; one number for all of them, or one for each."""
     seed: int = 0
@@ -101,7 +103,7 @@ def ask(fault: Mutant, cover: Cover, timeout: float) -> dict:
     tests = cover.of(fault.site, "numba.njit" in text)
     wing = fault.site.path.removeprefix("jaxsnn/").partition("/")[0]
     files = cover.plan(tests, f"tests/{wing}/")
-    seconds = {test: cover.seconds[test] for _, own in files for test in own}
+    seconds = {test: cover.seconds[test] for _, own, _ in files for test in own}
     return request(files, timeout=timeout, seconds=seconds, path=fault.site.path, source=fault.source)
 
 
@@ -130,7 +132,7 @@ def main(config: MutantsConfig) -> None:
     until = begun + (config.seconds or 1e9)
     with tempfile.TemporaryDirectory() as scratch:
         workers = Workers(ROOT, Path(scratch), processes, until)
-        cover = measured(ROOT, config.cover, config.tests, workers, console.print)
+        cover = measured(ROOT, config.cover, (config.tests, config.slow), workers, console.print)
         for test in cover.broken:
             console.print(f"left out, since it fails without a fault: {test}")
         state = cover.digest

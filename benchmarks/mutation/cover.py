@@ -20,6 +20,7 @@ class Cover:
         seconds: of each test that passed.
         lines: tests by path and line; ``files``: by path, those that ran a function of it; ``folders``: by folder.
         broken: tests that failed, and tell nothing.
+        slow: files whose slow tests count.
         digest: of the tests.
     """
 
@@ -29,6 +30,7 @@ class Cover:
     folders: dict[str, set[str]]
     broken: tuple[str, ...]
     digest: str
+    slow: frozenset[str]
 
     def of(self, site: Site, compiled: bool) -> set[str]:
         """Tests that run a fault.
@@ -54,35 +56,44 @@ class Cover:
         cost = {file: sum(self.seconds[test] for test in own) for file, own in by_file.items()}
         files = sorted(by_file, key=lambda file: (not file.startswith(near), cost[file]))
         rest = {file: [t for t in self.seconds if _file(t) == file and t not in by_file[file]] for file in files}
-        return [[file, sorted(by_file[file], key=self.seconds.__getitem__)] for file in files] + [
-            [file, rest[file]] for file in files if rest[file]
-        ]
+        first = [(file, sorted(by_file[file], key=self.seconds.__getitem__)) for file in files]
+        return [[file, own, file in self.slow] for file, own in (*first, *rest.items()) if own]
 
 
 def _file(test: str) -> str:
     return test.partition("::")[0]
 
 
-def measured(root: Path, path: Path, tests: Iterable[str], workers: Workers, say: Callable[[str], None]) -> Cover:
-    """The cover of the tests in files and folders ``tests``; what ``path`` holds of it is not measured again."""
+def measured(
+    root: Path, path: Path, tests: tuple[Iterable[str], ...], workers: Workers, say: Callable[[str], None]
+) -> Cover:
+    """The cover of tests in files and folders; what ``path`` holds of it is not measured again.
+
+    Args:
+        tests: the files and folders, and those of them whose slow tests count, too.
+    """
     known: dict = read_json(path) if path.exists() else {}
     shared = _digest(root, [*PACKAGES, "tests/helpers", "tests/conftest.py", "pyproject.toml"])
-    files = sorted({str(one.relative_to(root)) for name in tests for one in _test_files(root / name)})
-    digests = {file: f"{shared}{_digest(root, [file])}" for file in files}
+    files, slow = (
+        sorted({str(one.relative_to(root)) for name in names for one in _test_files(root / name)})
+        for names in tests
+    )
+    digests = {file: f"{shared}{_digest(root, [file])}{'slow' * (file in slow)}" for file in files}
     stale = [file for file in files if known.get(file, {}).get("digest") != digests[file]]
-    stale.sort(key=lambda file: -sum(known.get(file, {}).get("seconds", {"": 1e3}).values()))
+    stale.sort(key=lambda file: -(root / file).stat().st_size)  # the longest first, about
 
     def done(file: str, answer: dict) -> None:
-        known[file] = {"digest": digests[file], **answer["trace"], "why": answer["why"]}
+        known[file] = {"digest": digests[file], **answer["trace"], "why": answer["why"], "slow": file in slow}
         say(f"{file}: {len(known[file]['seconds'])} tests, {answer['seconds']:.0f} s {answer['why']}")
         write_json(path, known)
 
-    workers.map(stale, lambda file: request([[file, None]], trace=True, timeout=900), done)
+    workers.map(stale, lambda file: request([[file, None, file in slow]], trace=True, timeout=900), done)
     digest = hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:16]
-    return _cover([known[file] for file in files if file in known], digest)
+    return _cover({file: known[file] for file in files if file in known}, digest)
 
 
-def _cover(parts: list[dict], digest: str) -> Cover:
+def _cover(measured: dict[str, dict], digest: str) -> Cover:
+    parts, slow = measured.values(), [file for file, part in measured.items() if part["slow"]]
     broken = {test for part in parts for test in part["broken"]}
     seconds = {test: spent for part in parts for test, spent in part["seconds"].items() if test not in broken}
     lines: dict[tuple[str, int], set[str]] = defaultdict(set)
@@ -95,7 +106,7 @@ def _cover(parts: list[dict], digest: str) -> Cover:
         mine = tests - {""}
         files[path] |= mine
         folders[path.rpartition("/")[0]] |= mine
-    return Cover(seconds, dict(lines), dict(files), dict(folders), tuple(sorted(broken)), digest)
+    return Cover(seconds, dict(lines), dict(files), dict(folders), tuple(sorted(broken)), digest, frozenset(slow))
 
 
 def _test_files(path: Path) -> list[Path]:

@@ -189,7 +189,8 @@ def _last_line(statement: Any) -> int:
 
 def _head(statement: ast.stmt) -> str:
     """The statement's text, without the statements that it holds."""
-    short, nothing = copy.copy(statement), [ast.Expr(ast.Constant(...))]
+    short = copy.copy(statement)
+    nothing: list[ast.stmt] = [ast.Expr(ast.Constant(...))]
     for name in ("body", "orelse", "finalbody", "handlers"):
         if getattr(short, name, None):
             setattr(short, name, nothing if name == "body" else [])

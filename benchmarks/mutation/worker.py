@@ -114,14 +114,14 @@ def run_tests(request: dict) -> dict:
     """In the child: run the tests, until one fails unless they are traced."""
     tracer = Tracer(os.getcwd()) if request["trace"] else None
     watch = Watch(request, tracer)
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # for what was imported before
     options += [f"--basetemp={os.getcwd()}/tmp"] + ([] if tracer else ["-x"])
     if tracer:
         tracer.start()
     code = 0
-    for file, watch.wanted in request["files"]:
-        code = int(pytest.main([file, *options], plugins=[watch]))
+    for file, watch.wanted, slow in request["files"]:
+        code = int(pytest.main([file, *options, *([] if slow else ["-m", "not slow"])], plugins=[watch]))
         if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             break
         code = 0

@@ -23,7 +23,7 @@ SITE = "from benchmarks.mutation.trace import trace_process\n\ntrace_process()\n
 
 
 def request(files: list[list], trace: bool = False, timeout: float = 300, **more: Any) -> dict:
-    """What a worker is asked: to run ``files`` of [path, tests or None for all]."""
+    """What a worker is asked: to run ``files`` of [path, tests or None for all, whether slow ones count]."""
     return {"files": files, "trace": trace, "timeout": timeout, "seconds": {}, **more}
 
 

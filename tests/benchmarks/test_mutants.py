@@ -59,7 +59,7 @@ def test_a_mutant_is_caught_by_a_test_that_fails_and_is_taken_out_again(tmp_path
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     config = MutantsConfig(
-        modules=("evo",), sample=(99,), processes=1, json=tmp_path / "rows", cover=tmp_path / "cover"
+        modules=("evo",), sample=(99,), slow=(), processes=1, json=tmp_path / "rows", cover=tmp_path / "cover"
     )
     mutants.main(config)
     rows = json.loads(config.json.read_text())
