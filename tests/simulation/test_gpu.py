@@ -92,6 +92,74 @@ def test_what_the_kernels_do_not_know_is_left_to_xla(ops, known):
     assert (gpu.layers_of(network, params, "int8")[1] is not None) == known
 
 
+def test_weights_are_held_as_the_tensor_cores_multiply_them():
+    """float32 as three terms whose sum it is; int8 with the sums along rows."""
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 20)).astype(np.float32)
+    terms = gpu.matrix_of(kernel, "float32")
+    assert terms.dtype == "bfloat16" and terms.shape == (3 * 144, 20)
+    first, second, third = np.asarray(terms, np.float32).reshape(3, 144, 20)
+    np.testing.assert_array_equal((first + second) + third, kernel.reshape(144, 20))
+    np.testing.assert_array_equal(gpu.matrix_of(kernel, "bfloat16"), terms[:144])
+    whole = gpu.matrix_of(np.round(9 * kernel), "int8")
+    np.testing.assert_array_equal(whole, np.round(9 * kernel).reshape(144, 20).T)
+    assert whole.dtype == np.int8
+
+
+def test_tiles_fit_the_layer():
+    def window(channels):
+        return gpu.Window(3, 1, 1, (4, 4, channels), (4, 4, 8))
+
+    columns = [gpu.tile_for(None, "int8", features).columns for features in (3, 16, 17, 64, 100, 500)]
+    assert columns == [16, 16, 32, 64, 128, 128]
+    assert [gpu.depth_of(window(channels), "int8") for channels in (96, 512, 20)] == [32, 128, 4]
+    assert gpu.depth_of(window(512), "float32") == gpu.tile_for(window(512), "float32", 9).depth == 64
+    made = gpu._options(gpu.Tile(warps=4, stages=2), False)["compiler_params"]
+    assert (made.num_warps, made.num_stages) == (4, 2) and gpu._options(gpu.Tile(), True) == {"interpret": True}
+
+
+@pytest.mark.parametrize("precision", ["int8", "bfloat16", "float32"])
+def test_the_probe_knows_right_from_wrong(precision, monkeypatch):
+    """A device that computes the small case is used; one that gets a spike wrong is not."""
+    results, jit = [], gpu.jax.jit
+    monkeypatch.setattr(gpu, "fire", functools.partial(gpu.fire, interpret=True, tile=gpu.Tile(64, 32, 64)))
+    monkeypatch.setattr(gpu.jax, "jit", lambda f: lambda *given: results.append(jit(f)(*given)) or results[0])
+    assert gpu._probe(precision)
+    monkeypatch.undo()
+    for place in range(3):
+        wrong = [
+            part.at[(0,) * part.ndim].set(5) if index == place else part for index, part in enumerate(results[0])
+        ]
+        monkeypatch.setattr(gpu.jax, "jit", lambda f, wrong=wrong: lambda *given: wrong)
+        assert not gpu._probe(precision)
+
+
+def test_a_gpu_is_used_if_its_probe_is_right(monkeypatch):
+    def refused(precision):
+        raise RuntimeError("no such instruction")
+
+    usable = gpu.usable.__wrapped__
+    for backend, probe, expected in (
+        ("gpu", lambda precision: True, True),
+        ("gpu", lambda precision: False, False),
+        ("gpu", refused, False),
+        ("cpu", lambda precision: True, False),
+    ):
+        monkeypatch.setattr(gpu.jax, "default_backend", lambda backend=backend: backend)
+        monkeypatch.setattr(gpu, "_probe", probe)
+        assert usable("int8") is expected
+
+
+def test_sums_over_squares_are_sums():
+    """Overlapping ones with zeros around, and those of a pool, which leaves the rest of a side out."""
+    x = np.random.default_rng(0).integers(0, 2, (2, 3, 5, 7, 70)).astype(np.int8)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    parts = [padded[:, :, i : i + 6, j : j + 8] for i in (0, 1) for j in (0, 1)]
+    np.testing.assert_array_equal(gpu._box_sums(x, 1, interpret=True), sum(parts))
+    pooled = gpu._sum_pool(x, 2)
+    np.testing.assert_array_equal(pooled, sum(x[:, :, i:4:2, j:6:2] for i in (0, 1) for j in (0, 1)))
+    assert pooled.dtype == np.int8
+
+
 def test_a_device_without_the_kernels_goes_without():
     assert not gpu.usable("int8")  # a CPU
     with pytest.raises(ValueError, match="interpret mode"):
@@ -103,3 +171,4 @@ def test_blocks_are_equal_parts_and_rows_stay_countable():
     network = WIDE["pool after"]
     rows = gpu.most_rows(network, 8)
     assert rows * 8 * 9 * 9 * 32 < 2**31 <= (rows + 1) * 8 * 9 * 9 * 32
+    assert gpu.most_rows(network, 2**31) == 1
