@@ -1,45 +1,56 @@
-"""Kill runs of jaxsnn.optimize at random moments, resume them, compare: python -m benchmarks.kills
+"""End runs of jaxsnn.optimize at random moments, resume them, compare: python -m benchmarks.kills
 
-Each run is killed with SIGKILL, again and again, at moments drawn uniformly over the length of a whole run: while
-it starts, searches, writes, selects, tests or draws. In between it is resumed (started anew, where it was killed
-before it had written its configuration). In the end its folder must hold what an uninterrupted
-run's does. The settings are small (the embedded network, int8, event-driven with Numba), so that a run takes
-seconds, and processes are forked from one that has imported everything but computed nothing.
+Each run is ended again and again, mostly with SIGKILL, sometimes with SIGTERM or two Ctrl-C, at moments drawn in
+every phase: while it starts, calibrates, searches, chooses, tests, writes, draws. In between it is resumed (or
+started anew, where it had not yet written its configuration), and ended again. At last its folder must hold what an uninterrupted run's does, figures included, and nothing else. Runs alternate between the --cases:
+"thresholds" searches from percentiles (int8, event-driven with Numba), "few" calibrates, reconstructs weights and
+distils first. The network is tiny, so that a run takes seconds, and processes are forked from one that has
+imported everything but computed nothing.
 
+--json keeps what was found: the same command goes on from there, so that many kills can be made in parts.
 With --checkpoints: the time of one checkpoint for the population of the paper's Table I, beside Orbax's.
 """
 
 import json
 import multiprocessing
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks import command
+from benchmarks.kills_checkpoints import show_checkpoints
+from benchmarks.kills_moments import PATIENCE, PHASES, Moment, Watch, end_at, lengths_of, saved_generation, start
 from jaxsnn.cli.options import DebugOptions
 from jaxsnn.errors import UserError
-from jaxsnn.optimize import OptimizeConfig, optimize
+from jaxsnn.networks.architectures import vgg
+from jaxsnn.networks.description import shapes_of
+from jaxsnn.networks.weights import save_weights
+from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.runtime.checks import at_least, in_range
-from jaxsnn.runtime.files import read_json
+from jaxsnn.runtime.files import read_json, write_json
+from jaxsnn.runtime.provenance import code_version
 from jaxsnn.search import checkpoint
-from jaxsnn.search.evolve import Candidate, Generation
 
-SEARCH = OptimizeConfig(
+_SMALL = OptimizeConfig(
     population=4,
-    generations=12,
+    generations=6,
     images=16,
-    timesteps=30,
-    test_timesteps=30,
-    test_images=10,
+    timesteps=12,
+    test_timesteps=16,
+    test_images=20,
     calibration_images=20,
     finalists=2,
     final_images=16,
@@ -48,48 +59,73 @@ SEARCH = OptimizeConfig(
     precision="int8",
     threads=1,
 )
-
-
+CASES: dict[str, OptimizeConfig] = {
+    "thresholds": _SMALL,
+    "few": replace(
+        OptimizeConfig.of("few"),
+        population=4,
+        generations=4,
+        images=16,
+        timesteps=3,
+        test_timesteps=8,
+        test_images=20,
+        calibration_images=24,
+        finalists=2,
+        final_images=16,
+        distillation=4,
+        distillation_batch=4,
+        distilled="weights",
+        threads=1,
+    ),
+}
+"""What is run; the weights are those of ``save_network``."""
 TIMINGS = ("seconds", "search_seconds", "peak_bytes", "versions", "device")
 """What differs from one run to the next."""
 
 
 @dataclass(frozen=True)
 class KillsConfig(DebugOptions):
-    """Kill runs at random moments and compare their results with an uninterrupted run's."""
+    """End runs at random moments and compare their results with an uninterrupted run's."""
 
-    kills: int = 200
+    kills: int = 1000
     seed: int = 0
     """Seed of the moments."""
-    mercy: float = 0.1
-    """Share of the processes that are not killed, so that runs end."""
+    mercy: float = 0.05
+    """Share of the processes that are left alone, so that runs end."""
+    cases: tuple[str, ...] = tuple(CASES)
+    """What is run, in turn."""
+    workers: int = 1
+    """Runs at the same time."""
+    minutes: float = 1e9
+    """No run is begun after so long."""
+    json: Path | None = None
+    """File of what was found so far, with which the command goes on. The folders of runs that ended otherwise than
+    the uninterrupted one are kept beside it."""
     checkpoints: bool = False
     """Time checkpoints instead (needs orbax-checkpoint)."""
 
 
 @dataclass(frozen=True)
-class Survival:
-    """What became of the runs.
+class Reference:
+    """A case's uninterrupted run.
 
     Attributes:
-        kills: processes killed.
-        runs, identical: runs that ended, and those of them that ended with the uninterrupted run's outcome.
-        refused: times that a process ended with an error.
-        lost: for each kill during the search, the generations that were complete, but not in a checkpoint.
-        waits: seconds from the last checkpoint (or the process's start) to each kill during the search.
-        generation, whole: seconds of a generation (median) and of the last run that was left alone.
-        places: kills by what the run had reached.
+        lengths: seconds of its phases, by their index in ``PHASES``.
+        generation, whole: seconds of a generation (median) and of the run.
     """
 
-    kills: int
-    runs: int
-    identical: int
-    refused: int
-    lost: list[int]
-    waits: list[float]
+    settings: OptimizeConfig
+    folder: Path
+    lengths: dict[int, float]
     generation: float
     whole: float
-    places: dict[str, int]
+
+    @property
+    def generations(self) -> int:
+        return len((self.folder / "history.jsonl").read_text().splitlines()) - 1
+
+    def watch(self, folder: Path, process: int | None, began: int) -> Watch:
+        return Watch(folder, process or -1, began, self.generations, self.settings.start == "calibrated")
 
 
 def outcome(folder: Path) -> dict:
@@ -104,225 +140,242 @@ def outcome(folder: Path) -> dict:
     }
 
 
-def _run(config: OptimizeConfig) -> None:
-    """What a process does: a whole run, or the rest of one, in silence."""
-    sink = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(sink, stream)
-    optimize(config)
+def everything(folder: Path) -> dict:
+    """The outcome, the names of all files, and the contents of those that hold no timings."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    same = {name: path.read_bytes() for name, path in files.items() if path.suffix in (".png", ".safetensors")}
+    return outcome(folder) | same | {"files": sorted(files)}
 
 
-def _state(folder: Path) -> tuple[int, float]:
-    """Generation of the newest checkpoint, -1 without one, and when it was written."""
-    found = checkpoint.files(folder)
-    return (int(found[0].stem), found[0].stat().st_mtime) if found else (-1, 0.0)
+def save_network(path: Path) -> Path:
+    """Weights of a tiny untrained network for the embedded images."""
+    network, rng = vgg([[4], [6]], name="tiny"), np.random.default_rng(0)
+    params = {
+        name: rng.normal(0.1 / np.prod(shape[:-1]), np.sqrt(2 / np.prod(shape[:-1])), shape).astype(np.float32)
+        for name, shape in shapes_of(network).items()
+    }
+    save_weights(path, network, params)
+    return path
 
 
-def _place(folder: Path, generations: int) -> str:
-    """How far a run got."""
-    if (folder / "results.json").exists():
-        return "after the results"
-    if not (folder / "config.json").exists():
-        return "before the configuration"
-    saved, _ = _state(folder)
-    if saved < 0:
-        return "before the first checkpoint"
-    return "during the search" if saved < generations else "during selection, test and figures"
-
-
-def _start(settings: OptimizeConfig) -> BaseProcess:
-    """A process that runs this, forked from one that has imported everything but computed nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jaxsnn.optimize"])
-    process = context.Process(target=_run, args=(settings,))
-    process.start()
-    return process
-
-
-def _uninterrupted(search: OptimizeConfig, folder: Path) -> float:
-    """Seconds of a run that nobody kills."""
-    began = time.perf_counter()
-    process = _start(replace(search, out=folder))
-    process.join()
+def make_reference(settings: OptimizeConfig, folder: Path) -> Reference:
+    """Run a case, and see how long it takes."""
+    began, clock, said = time.time_ns(), time.perf_counter(), folder.with_suffix(".txt")
+    process = start(replace(settings, out=folder), said)
+    calibrated = settings.start == "calibrated"
+    lengths = lengths_of(process, Watch(folder, process.pid or -1, began, settings.generations, calibrated))
+    whole = time.perf_counter() - clock
     if process.exitcode:
-        raise UserError(f"the uninterrupted run ended with exit code {process.exitcode}")
-    return time.perf_counter() - began
+        raise UserError(
+            f"the uninterrupted run ended with exit code {process.exitcode}: {said.read_text()[-500:]}"
+        )
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return Reference(settings, folder, lengths, statistics.median(row["seconds"] for row in rows[1:]), whole)
 
 
-class _Tally:
-    """What has become of the runs so far.
+def survive_once(number: int, config: KillsConfig, references: dict[str, Reference], work: Path) -> dict:
+    """End and resume one run until it has ended by itself; returns its record, as in the file of --json."""
+    case = config.cases[number % len(config.cases)]
+    reference, rng = references[case], np.random.default_rng([config.seed, number])
+    folder, said = work / f"run{number}", work / f"run{number}.txt"
+    record: dict[str, Any] = {"number": number, "case": case, "kills": [], "wrong": []}
+    ended = False
+    while not ended and not record["wrong"]:
+        begun = (folder / "config.json").exists()
+        settings = OptimizeConfig(resume=folder) if begun else replace(reference.settings, out=folder)
+        clock, began = time.perf_counter(), time.time_ns()
+        process = start(settings, said)
+        watch = reference.watch(folder, process.pid, began)
+        to_come = [0, *range(_reached(watch), len(PHASES))]
+        try:
+            killed = False
+            if rng.random() < config.mercy or watch.phase() == len(PHASES) - 1:
+                process.join(PATIENCE)
+            else:
+                moment = Moment.draw(rng, sorted({*to_come}), reference.lengths)
+                killed = end_at(process, watch, moment)
+                if killed:
+                    record["kills"].append(_kill(watch, moment, begun, clock))
+        except TimeoutError as error:
+            record["wrong"].append(str(error))
+        good = (0, 130, -2, -9, -15) if killed else (0,)
+        if process.exitcode not in good:
+            record["wrong"].append(f"exit code {process.exitcode}: {said.read_text()[-300:]}")
+        ended = not killed
+    if not record["wrong"]:
+        record["wrong"] = _differences(everything(folder), everything(reference.folder))
+    return record
 
-    Attributes:
-        rng: of the moments.
-        whole: seconds of the last run that was left alone.
-    """
 
-    def __init__(self, config: KillsConfig, search: OptimizeConfig, whole: float):
-        self.config, self.search, self.whole = config, search, whole
-        self.rng = np.random.default_rng(config.seed)
-        self.kills = self.runs = self.identical = self.refused = 0
-        self.lost: list[int] = []
-        self.waits: list[float] = []
-        self.places: dict[str, int] = {}
+def _reached(watch: Watch) -> int:
+    """Index of the first phase that has not been gone through by the files that a process finds."""
+    folder = watch.folder
+    if (folder / "results.json").exists():
+        return PHASES.index("drawing")
+    saved = saved_generation(folder)
+    if saved < 0:
+        calibrated = not watch.calibrates or (folder / "calibrated.safetensors").exists()
+        return PHASES.index("first generation" if calibrated else "calibrating")
+    return PHASES.index("searching" if saved < watch.generations else "choosing")
 
-    def run_to_the_end(self, folder: Path, generations: int) -> None:
-        """Start a run in ``folder``, kill and resume it until it has ended or is refused."""
-        while not (folder / "results.json").exists():
-            begun = (folder / "config.json").exists()
-            process = _start(OptimizeConfig(resume=folder) if begun else replace(self.search, out=folder))
-            began = time.time()
-            spared = self.kills >= self.config.kills or self.rng.random() < self.config.mercy
-            process.join(None if spared else self.rng.uniform(0, self.whole))
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-                self._killed(folder, generations, began)
-            elif process.exitcode:
-                self.refused += 1
-                return
-            elif not begun:  # the machine may have become faster or slower
-                self.whole = time.time() - began
 
-    def _killed(self, folder: Path, generations: int, began: float) -> None:
-        """Count a kill, of a process that ``began`` at this time."""
-        moment = time.time()
-        self.kills += 1
-        place = _place(folder, generations)
-        self.places[place] = self.places.get(place, 0) + 1
-        if place in ("before the first checkpoint", "during the search"):
-            saved, when = _state(folder)
-            history = folder / "history.jsonl"
-            done = len(history.read_text().splitlines()) - 1 if history.exists() else -1
-            self.lost.append(done - saved)
-            self.waits.append(moment - max(when, began))
+def _kill(watch: Watch, moment: Moment, resumed: bool, clock: float) -> dict:
+    """The record of a kill that has just been made."""
+    place = PHASES[watch.phase()]
+    found = {"place": place, "how": moment.how, "writing": moment.writing, "resumed": resumed}
+    if place in ("first generation", "searching"):
+        history, saved = watch.folder / "history.jsonl", checkpoint.files(watch.folder)
+        done = len(history.read_text().splitlines()) - 1 if history.exists() else -1
+        found["lost"] = done - saved_generation(watch.folder)
+        since = max(saved[0].stat().st_mtime if saved else 0.0, watch.began / 1e9)
+        found["wait"] = time.time() - since
+    return found | {"after": time.perf_counter() - clock}
+
+
+def _differences(found: dict, expected: dict) -> list[str]:
+    """Names of what differs, and of files that are too many or too few."""
+    extra = set(found.pop("files")) ^ set(expected.pop("files"))
+    return sorted(
+        {f"{name} is there in one of them alone" for name in extra}
+        | {f"{name} differs" for name in found.keys() & expected.keys() if found[name] != expected[name]}
+    )
 
 
 def survive(
-    config: KillsConfig, search: OptimizeConfig, work: Path, say: Callable[[str], object] = print
-) -> Survival:
-    """Kill ``config.kills`` processes of runs in folders under ``work``; ``say`` gets a line after each run."""
+    config: KillsConfig,
+    cases: dict[str, OptimizeConfig],
+    work: Path,
+    say: Callable[[str], object] = print,
+    runs: list[dict] | None = None,
+    keep: Callable[[list[dict]], object] = lambda runs: None,
+) -> tuple[list[dict], dict[str, Reference]]:
+    """End ``config.kills`` processes, of runs under ``work``; the records of all runs, and the references.
+
+    Args:
+        say: gets a line after each run.
+        runs: records of runs that were made before.
+        keep: gets all records after each run.
+    """
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(work / "compiled"))
-    _uninterrupted(search, work / "warm")  # pays for the server and for Numba's cache
-    reference = work / "reference"
-    tally = _Tally(config, search, _uninterrupted(search, reference))
-    expected = outcome(reference)
-    rows = [json.loads(line) for line in (reference / "history.jsonl").read_text().splitlines()]
-    while tally.kills < config.kills:
-        folder = work / f"run{tally.runs}"
-        tally.run_to_the_end(folder, rows[-1]["generation"])
-        tally.runs += 1
-        tally.identical += (folder / "results.json").exists() and outcome(folder) == expected
-        same = f"{tally.identical} with the uninterrupted one's outcome"
-        say(f"{tally.kills} kills, {tally.runs} runs, {same}, {tally.refused} refused")
-    generation = statistics.median(row["seconds"] for row in rows[1:])
-    return Survival(
-        kills=tally.kills,
-        runs=tally.runs,
-        identical=tally.identical,
-        refused=tally.refused,
-        lost=tally.lost,
-        waits=tally.waits,
-        generation=generation,
-        whole=tally.whole,
-        places=tally.places,
-    )
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    references = {}
+    for name in config.cases:
+        make_reference(cases[name], work / f"warm-{name}")  # pays for the server and what is compiled
+        references[name] = make_reference(cases[name], work / f"reference-{name}")
+    runs = [*(runs or [])]
+    one = partial(survive_once, config=config, references=references, work=work)
+    for record in _records(one, config, runs):
+        folder = work / f"run{record['number']}"
+        if record["wrong"] and config.json is not None:
+            shutil.copytree(folder, config.json.with_suffix("") / folder.name, dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        runs.append(record)
+        keep(runs)
+        wrong = f": {'; '.join(record['wrong'])}" if record["wrong"] else ""
+        say(f"{kills_of(runs)} kills, {len(runs)} runs, {sum(map(identical, runs))} identical{wrong}")
+    return runs, references
 
 
-CHECKPOINT_REPEATS = 30
+def kills_of(runs: list[dict]) -> int:
+    return sum(len(run["kills"]) for run in runs)
 
 
-def example_checkpoint(population: int = 25, dimension: int = 15, timesteps: int = 100) -> checkpoint.Checkpoint:
-    """A checkpoint as the paper's Table I gives it, after 26 generations."""
-    rng = np.random.default_rng(0)
-    leaders = tuple(
-        Candidate(rng.random(dimension), rng.random(), {"a": 0.1, "b": 0.2}, rng.random(timesteps))
-        for _ in range(8)
-    )
-    row = {"generation": 0, "best_cost": 1.5, "parts": leaders[0].parts, "mean_cost": 1.0, "std_cost": 1.0}
-    row |= {"accuracy": 0.5, "latency": None, "nfe": 5, "image_evaluations": 10}
-    row |= {"best": rng.random(dimension).tolist()}
-    arrays = {".members": rng.random((population, dimension)), ".energies": rng.random(population)}
-    arrays |= {".trials": rng.random((population, dimension)), ".index": np.arange(population)}
-    rows = [row | {"generation": number} for number in range(27)]
-    generation = Generation(26, leaders, 1.0, 1.0, 675, 0, 2025000, 9.5, False, False)
-    return checkpoint.Checkpoint({"seed": 0}, generation, arrays, {"limit_right": np.arange(675)}, rows, 250.0)
+def identical(run: dict) -> bool:
+    return not run["wrong"]
 
 
-def time_ours(state: checkpoint.Checkpoint, folder: Path) -> dict[str, float]:
-    """Median milliseconds to write and to read a checkpoint, and its bytes."""
-    writing, reading, size = [], [], 0
-    for _ in range(CHECKPOINT_REPEATS):
-        began = time.perf_counter()
-        path = checkpoint.save(folder, state)
-        writing.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        checkpoint.read(path)
-        reading.append(time.perf_counter() - began)
-        size = path.stat().st_size
-    return {"ms": 1e3 * statistics.median(writing), "read_ms": 1e3 * statistics.median(reading), "bytes": size}
+def _records(one: Callable[[int], dict], config: KillsConfig, runs: list[dict]) -> Iterator[dict]:
+    """Records of further runs, until there are enough kills or the time is over; ``runs`` grows meanwhile."""
+    until = time.perf_counter() + 60 * config.minutes
+    taken = {run["number"] for run in runs}
+    numbers = (number for number in range(1 << 40) if number not in taken)
+
+    def more() -> bool:
+        return kills_of(runs) < config.kills and time.perf_counter() < until
+
+    if config.workers == 1:
+        while more():
+            yield one(next(numbers))
+        return
+    with ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn")) as pool:
+        while more():  # in rounds, so that the same runs are made however fast each of them is
+            batch = [pool.submit(one, next(numbers)) for _ in range(4 * config.workers)]
+            for future in as_completed(batch):
+                yield future.result()
 
 
-def time_orbax(state: checkpoint.Checkpoint, folder: Path) -> dict[str, float]:
-    """Median milliseconds to write the same with Orbax, the files of a checkpoint and their bytes."""
-    try:
-        import orbax.checkpoint as ocp
-    except ImportError as error:
-        raise UserError(f"--checkpoints needs Orbax (pip install orbax-checkpoint): {error}") from error
-    leaders, rows = state.generation.leaders, json.dumps(state.rows)
-    tree = {"engine": state.engine, "leaders": np.stack([leader.vector for leader in leaders])}
-    tree |= {"accuracy": np.stack([leader.accuracy for leader in leaders])}
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    seconds = []
-    with ocp.CheckpointManager(folder, options=options) as manager:
-        for step in range(CHECKPOINT_REPEATS):
-            began = time.perf_counter()
-            parts = {"state": ocp.args.StandardSave(tree), "rows": ocp.args.JsonSave({"rows": rows})}
-            manager.save(step, args=ocp.args.Composite(**parts))
-            manager.wait_until_finished()
-            seconds.append(time.perf_counter() - began)
-    files = [path for path in (folder / str(CHECKPOINT_REPEATS - 1)).rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    return {"ms": 1e3 * statistics.median(seconds), "files": len(files), "bytes": size}
-
-
-def show_checkpoints(console: Console) -> None:
-    """Print the time of a checkpoint, ours and Orbax's."""
-    with tempfile.TemporaryDirectory() as name:
-        state = example_checkpoint()
-        theirs = time_orbax(state, Path(name) / "orbax")
-        ours = time_ours(state, Path(name))
-    console.print(
-        f"one checkpoint of 25 x 15 after 26 generations: {ours['ms']:.1f} ms in one file of {ours['bytes']} "
-        f"bytes, read and checked in {ours['read_ms']:.1f} ms; Orbax {theirs['ms']:.1f} ms in "
-        f"{theirs['files']} files of {theirs['bytes']} bytes together"
-    )
-
-
-def show_survival(console: Console, s: Survival) -> None:
+def show(console: Console, runs: list[dict], references: dict[str, Reference]) -> None:
     """Print what became of the runs."""
-    places = ", ".join(f"{count} {place}" for place, count in s.places.items())
-    console.print(f"kills: {s.kills}, of them {places}")
-    console.print(f"runs: {s.runs}, identical to the uninterrupted one: {s.identical}, refused: {s.refused}")
-    if s.lost:
+    kills = [kill for run in runs for kill in run["kills"]]
+
+    def counts(key: str) -> str:
+        found = Counter(kill[key] for kill in kills)
+        return ", ".join(f"{count} {name}" for name, count in found.most_common())
+
+    console.print(f"kills: {len(kills)}: {counts('place')}; by {counts('how')}")
+    resumed, writing = (sum(kill[key] for kill in kills) for key in ("resumed", "writing"))
+    twice = sum(len(run["kills"]) > 1 for run in runs)
+    console.print(f"of resumed runs: {resumed}; at a write: {writing}; runs ended twice or more: {twice}")
+    good = sum(map(identical, runs))
+    console.print(f"runs: {len(runs)}, identical to the uninterrupted one: {good}, otherwise: {len(runs) - good}")
+    lost = [kill["lost"] for kill in kills if "lost" in kill]
+    if lost:
+        waits = [kill["wait"] for kill in kills if "wait" in kill]
         console.print(
-            f"lost: at most {max(s.lost)} complete generations; from the last checkpoint to the kill "
-            f"{statistics.median(s.waits):.2f} s (median), {max(s.waits):.2f} s at most, starting included, "
-            f"where a generation takes {s.generation:.2f} s and a whole run {s.whole:.2f} s"
+            f"lost: at most {max(lost)} complete generations; from the last checkpoint to the kill "
+            f"{statistics.median(waits):.2f} s (median), {max(waits):.2f} s at most, starting included"
         )
+    for name, one in references.items():
+        console.print(f"{name}: a generation takes {one.generation:.2f} s, a whole run {one.whole:.2f} s")
+    for run in runs:
+        if run["wrong"]:
+            console.print(f"run {run['number']} ({run['case']}): {'; '.join(run['wrong'])}")
+
+
+def held(config: KillsConfig) -> list[dict]:
+    """The records in the file of --json; raises ``UserError`` where they are of other settings."""
+    if config.json is None or not config.json.exists():
+        return []
+    found = read_json(config.json)
+    if found.get("settings") != _settings(config):
+        raise UserError(f"{config.json} holds runs of other settings or another version: choose another --json")
+    return found["runs"]
+
+
+def _settings(config: KillsConfig) -> dict:
+    """What the records depend on."""
+    return {
+        "seed": config.seed,
+        "mercy": config.mercy,
+        "cases": list(config.cases),
+        "code": code_version(),
+    }
 
 
 def main(config: KillsConfig) -> None:
-    """Kill runs, or time checkpoints; exit code 1 where a run ends otherwise than the uninterrupted one."""
-    at_least(config, kills=1, seed=0)
+    """End runs, or time checkpoints; exit code 1 where a run ends otherwise than the uninterrupted one."""
+    at_least(config, kills=1, seed=0, workers=1)
     in_range(config, "[0, 1)", "mercy")
+    in_range(config, "(0, inf)", "minutes")
+    for name in config.cases:
+        if name not in CASES:
+            raise UserError(f"--cases {name} is unknown: the cases are {', '.join(CASES)}")
     console = Console(highlight=False, soft_wrap=True)
     if config.checkpoints:
         show_checkpoints(console)
         return
+    runs = held(config)
+
+    def keep(found: list[dict]) -> None:
+        if config.json is not None:
+            write_json(config.json, {"settings": _settings(config), "runs": found})
+
     with tempfile.TemporaryDirectory() as name:
-        survival = survive(config, SEARCH, Path(name), lambda line: console.print(line, style="dim"))
-    show_survival(console, survival)
-    if survival.identical < survival.runs:
+        weights = save_network(Path(name) / "tiny.safetensors")
+        cases = {case: replace(settings, weights=weights) for case, settings in CASES.items()}
+        found = survive(config, cases, Path(name), lambda line: console.print(line, style="dim"), runs, keep)
+    show(console, *found)
+    if not all(map(identical, found[0])):
         sys.exit(1)
 
 

@@ -138,13 +138,7 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
             if config.resume is not None:
                 config = resumed(config)
                 if (folder / "results.json").exists():
-                    sentence = f"{folder} is finished, there is nothing to resume: nothing was changed"
-                    console.print(sentence, highlight=False, soft_wrap=True, markup=False)
-                    results = read_json(folder / "results.json")
-                    if not (folder / "report.html").exists():  # the run was killed while it was drawn
-                        rows = run_folder.read_history(folder / "history.jsonl")
-                        run_pages.draw(folder, results, rows, partial(command.warn, console))
-                    return results
+                    return _finished(folder, console)
             config = config.checked()
             if config.weights is not None:  # a run may be read from another folder
                 config = replace(config, weights=config.weights.absolute())
@@ -191,6 +185,25 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
         termination.deferred = not processes.alone()
         run = _Run(config, folder, console, inputs, identity, stamp | hashes, termination, started)
         return _search(run)
+
+
+def _finished(folder: Path, console: Console) -> dict:
+    """Results of a run that has them; what a process that was killed behind them left to do is done."""
+    results = read_json(folder / "results.json")
+    if not processes.first():  # whose copy of the folder holds the results alone
+        return results
+    if (folder / "report.html").exists() and not run_folder.leftovers(folder) and not checkpoint.files(folder):
+        sentence = f"{folder} is finished, there is nothing to resume: nothing was changed"
+    else:
+        with run_folder.locked(folder):
+            run_folder.sweep(folder)
+            checkpoint.clear(folder)
+            if not (folder / "report.html").exists():
+                rows = run_folder.read_history(folder / "history.jsonl")
+                run_pages.draw(folder, results, rows, partial(command.warn, console))
+        sentence = f"{folder} has its results: what had been cut short behind them is done"
+    console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    return results
 
 
 def _job(

@@ -62,10 +62,16 @@ def _unfinished(path: Path) -> bool:
 
 def sweep(folder: Path) -> None:
     """Remove what killed processes left of files they had just begun to write; only with the folder's lock."""
-    for place in (folder, *(folder / name for name in FOLDERS)):
-        for path in place.iterdir() if place.is_dir() else ():
-            if _unfinished(path):
-                path.unlink()
+    for path in leftovers(folder):
+        if path.name != LOCK:
+            path.unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """What killed processes left in a run's folder: their lock, and files that they had just begun to write."""
+    places = [place for place in (folder, *(folder / name for name in FOLDERS)) if place.is_dir()]
+    inside = [path for place in places for path in place.iterdir() if _unfinished(path)]
+    return [*inside, *([folder / LOCK] if (folder / LOCK).exists() else [])]
 
 
 @contextmanager

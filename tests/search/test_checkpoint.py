@@ -28,6 +28,7 @@ from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.records import run_folder
 from jaxsnn.records.run_config import from_record, to_record
 from jaxsnn.reports import figures
+from jaxsnn.runtime import processes
 from jaxsnn.runtime.files import read_json, write_atomically
 from jaxsnn.search import checkpoint
 from jaxsnn.search.objective import Objective
@@ -135,11 +136,12 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(tiny, reference, 
 
 @pytest.mark.slow
 def test_three_real_kills(tiny, tmp_path):
-    """SIGKILL at random moments, as ``python -m benchmarks.kills`` does it two hundred times."""
+    """Processes ended at random moments, as ``python -m benchmarks.kills`` does it a thousand times."""
     search = replace(config_of(tiny, None), generations=6)
-    result = kills.survive(kills.KillsConfig(kills=3, mercy=0), search, tmp_path, lambda line: None)
-    assert result.kills == 3 and result.runs == result.identical and not result.refused
-    assert max(result.lost, default=0) <= 1
+    config = kills.KillsConfig(kills=3, mercy=0, cases=("one",))
+    runs, _ = kills.survive(config, {"one": search}, tmp_path, lambda line: None)
+    assert kills.kills_of(runs) >= 3 and [run["wrong"] for run in runs] == [[]] * len(runs)
+    assert max((kill["lost"] for run in runs for kill in run["kills"] if "lost" in kill), default=0) <= 1
 
 
 def terminate_in(monkeypatch, generation):
@@ -327,9 +329,29 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, capsys):
     optimize(OptimizeConfig(resume=copy))
     assert "is finished, there is nothing to resume: nothing was changed" in capsys.readouterr().out
     assert contents(copy) == before
-    (copy / "report.html").unlink()  # as if it had been killed between its results and its page
+
+
+def test_what_a_run_killed_behind_its_results_left_is_done_and_removed(copy, monkeypatch, capsys):
+    """Its page, its lock, its last checkpoints and the beginning of a figure."""
+    kept = {path.name: path.read_bytes() for path in checkpoint.files(copy)}
     optimize(OptimizeConfig(resume=copy))
+    before = contents(copy)
+    (copy / "report.html").unlink()
+    (copy / ".lock").write_text("process 7")
+    (copy / "figures").mkdir(exist_ok=True)
+    (copy / "figures/.accuracy.png.ab12cd_9").touch()
+    (copy / "checkpoints").mkdir()
+    for name, content in kept.items():
+        (copy / "checkpoints" / name).write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "first", lambda: False)  # the others hold copies of a few files
+        assert optimize(OptimizeConfig(resume=copy))["nfe"]
+        assert not (copy / "report.html").exists()
+    optimize(OptimizeConfig(resume=copy))
+    assert "what had been cut short behind them is done" in capsys.readouterr().out
     assert contents(copy) == before
+    optimize(OptimizeConfig(resume=copy))
+    assert "nothing was changed" in capsys.readouterr().out
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
