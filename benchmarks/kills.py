@@ -2,10 +2,11 @@
 
 Each run is ended again and again, mostly with SIGKILL, sometimes with SIGTERM or two Ctrl-C, at moments drawn in
 every phase: while it starts, calibrates, searches, chooses, tests, writes, draws. In between it is resumed (or
-started anew, where it had not yet written its configuration), and ended again. At last its folder must hold what an uninterrupted run's does, figures included, and nothing else. Runs alternate between the --cases:
-"thresholds" searches from percentiles (int8, event-driven with Numba), "few" calibrates, reconstructs weights and
-distils first. The network is tiny, so that a run takes seconds, and processes are forked from one that has
-imported everything but computed nothing.
+started anew, where it had not yet written its configuration), and ended again. At last its folder must hold what
+an uninterrupted run's does, figures included, and nothing else. Runs alternate between the --cases: "thresholds"
+searches from percentiles (int8, event-driven with Numba), "few" calibrates, reconstructs weights and distils
+first. The network is tiny, so that a run takes seconds, and processes are forked from one that has imported
+everything but computed nothing.
 
 --json keeps what was found: the same command goes on from there, so that many kills can be made in parts.
 With --checkpoints: the time of one checkpoint for the population of the paper's Table I, beside Orbax's.
