@@ -53,10 +53,11 @@ class TrainConfig(DebugOptions, DataOptions):
     it."""
     weights: Where[Path | None] = None
     """Start from these weights, a file as --weights of jaxsnn.optimize takes, instead of random ones."""
-    recipe: Literal["fast", "paper-cifar", "paper-imagenet"] = "fast"
-    """fast: one cycle of the learning rate, Nesterov momentum, label smoothing, clipped gradients. paper-cifar and
-    paper-imagenet: rates, batches and epochs of the paper's authors. Sets the defaults of --epochs, --batch,
-    --learning-rate, --weight-decay and --label-smoothing."""
+    recipe: Literal["fast", "strong", "paper-cifar", "paper-imagenet"] = "fast"
+    """fast: one cycle of the learning rate, Nesterov momentum, label smoothing, clipped gradients. strong: the
+    same for longer, in larger batches, with cutout. paper-cifar and paper-imagenet: rates, batches and epochs of
+    the paper's authors. Sets the defaults of --epochs, --batch, --learning-rate, --weight-decay,
+    --label-smoothing, --cutout and --cutmix."""
     width: float = 1.0
     """Factor on the features of every layer but the last."""
     norm: Literal["none", "batch", "scale"] | None = None
@@ -70,7 +71,8 @@ class TrainConfig(DebugOptions, DataOptions):
     """Steps of qcfs: about the timesteps in which the spiking network is meant to answer. Default: as in
     --weights, otherwise 8."""
     holdout: str = "none"
-    """Leave out the images of this dataset's training split and validate on them; "none" trains on all."""
+    """Validate on images that are left out of the training: those of this dataset's training split, or so many,
+    drawn evenly over the classes (the same for every seed); "none" trains on all."""
     out: Unrecorded[Path] = Path("runs/train")
     """Folder of the run: weights.safetensors (of the last epoch), best.safetensors (of the best one on --holdout),
     history.jsonl, config.json, results.json. One that holds this run, unfinished, is resumed."""
@@ -84,6 +86,10 @@ class TrainConfig(DebugOptions, DataOptions):
     """In kernels only."""
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes."""
+    cutout: int | None = None
+    """Side in pixels of a square of mean colour in every training image; 0 for none."""
+    cutmix: float | None = None
+    """Share of the training images that get a box of another one, whose label then counts by area."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the linear maps; auto: bfloat16 on a GPU or TPU, float32 on a CPU, where bfloat16 is slower."""
     seed: int = 0
@@ -107,8 +113,9 @@ class TrainConfig(DebugOptions, DataOptions):
             config = replace(config, data_dir=config.data_dir.absolute())
         in_range(config, "[0, inf)", "learning_rate", "weight_decay")
         in_range(config, "[0, 1)", "label_smoothing")
+        in_range(config, "[0, 1]", "cutmix")
         in_range(config, "(0, inf)", "width")
-        at_least(config, seed=0, epochs=1, batch=1, levels=1)
+        at_least(config, seed=0, epochs=1, batch=1, levels=1, cutout=0)
         at_most(config, levels=MOST_LEVELS)
         return config
 
@@ -162,7 +169,7 @@ def train(config: TrainConfig) -> dict:
     ann = start(config, training, lambda note: console.print(note, highlight=False, markup=False))
     batches = Batches(len(training), recipe.batch, config.seed)
     optimizer = make_optimizer(ann, recipe, recipe.epochs * batches.steps)
-    descent = AnnDescent(ann, optimizer, training, recipe.label_smoothing)
+    descent = AnnDescent(ann, optimizer, training, recipe)
 
     identity = {
         "weights_sha256": None if config.weights is None else training_run.sha256_of(config.weights),

@@ -1,5 +1,6 @@
 """What jaxsnn.train and jaxsnn.finetune do around their work."""
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,9 @@ from jaxsnn.cli import command
 from jaxsnn.records import run_folder, training_run
 from jaxsnn.records.listing import how_to_resume, resumable
 from jaxsnn.training.loop import Batches, Descent, Place, descend, load_checkpoint, save_checkpoint
+
+SAVING = 1.0, 0.05
+"""Seconds that checkpoints may take in all, and beyond them their share of the time: a VGG15's has 135 MB."""
 
 
 @contextmanager
@@ -84,13 +88,17 @@ def run_training(
     def stop() -> bool:
         return bool(asked) or termination.asked
 
+    began, saving = time.perf_counter(), 0.0
     termination.deferred = True  # a step is finished and saved first
     for place in descend(descent, batches, epochs, begin, wait=wait, asked=stop, progress=progress):
         row = row_at(place, rows)
         if row is not None:
             rows.append(row)
             run_folder.write_history(folder, rows)
-        save_checkpoint(checkpoint, descent, place)
+        now = time.perf_counter()
+        if stop() or saving < SAVING[0] + SAVING[1] * (now - began):
+            save_checkpoint(checkpoint, descent, place)
+            saving += time.perf_counter() - now
         if termination.asked:
             termination.leave()
     termination.deferred = False

@@ -17,6 +17,8 @@ from jaxsnn.networks.forward import preprocess
 from jaxsnn.training.ann import ANN
 from jaxsnn.training.recipes import Recipe
 
+HELD_OUT_SEED = 0
+"""Of the draw of images to validate on, whatever the seed of the training: its runs stay comparable."""
 LEVELS = 8
 """Steps of quantised activations where nobody says how many."""
 
@@ -27,7 +29,8 @@ def load_images(
     """Training images, held-out training images or None, and test images of a dataset.
 
     Args:
-        holdout: the dataset whose training images are left out of the training; "none" leaves out none.
+        holdout: the dataset whose training images are left out of the training, or how many are, drawn evenly over
+            the classes; "none" leaves out none.
         folder: of both datasets; None is the usual one.
         geometry: ``size`` and ``resize`` of ``data.load``, for the first dataset.
 
@@ -37,6 +40,8 @@ def load_images(
     train, test = (data.load(name, split, folder, **geometry) for split in ("train", "test"))
     if holdout == "none":
         return train, None, test
+    if holdout.isdecimal():
+        return *_drawn(train, int(holdout)), test
     held = data.load(holdout, "train", folder)
     rest = data.split_out(train, held)
     if len(rest) == len(train):
@@ -44,6 +49,17 @@ def load_images(
     if not len(rest):
         raise UserError(f"all images of {name} are in {holdout}: nothing is left to train on")
     return rest, held, test
+
+
+def _drawn(train: data.Dataset, count: int) -> tuple[data.Dataset, data.Dataset]:
+    """The training images without ``count`` of them, and these."""
+    if not 0 < count < len(train):
+        raise UserError(
+            f"--holdout is {count}, expected 1 to {len(train) - 1} of the {len(train)} training images"
+        )
+    taken = np.zeros(len(train), bool)
+    taken[data.balanced(train.labels, count, HELD_OUT_SEED, train.name)] = True
+    return train.select(~taken), train.select(taken)
 
 
 def network_for(name: str, dataset: data.Dataset, norm: str | None = None, width: float = 1.0) -> Network:

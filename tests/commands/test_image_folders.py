@@ -20,6 +20,7 @@ from jaxsnn.networks.spiking import Genes
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.training import loop
+from jaxsnn.training.recipes import recipe_of
 from jaxsnn.training.start import load_images
 
 COUNT = 40
@@ -102,7 +103,7 @@ def test_training_decodes_batch_by_batch_where_images_are_many(folder, monkeypat
     monkeypatch.setattr(loop, "train_step", lambda ann, optimizer, *batch: steps.append(batch))
     batch = np.array([3, 30, 1])
     for part in (held, lazy):
-        descent: Any = loop.AnnDescent(cast(Any, None), cast(Any, None), part, 0.0)
+        descent: Any = loop.AnnDescent(cast(Any, None), cast(Any, None), part, recipe_of("fast"))
         descent.step(batch, jax.random.key(0))
     assert isinstance(descent._images, data.LazyImages)
     for images, labels, *_ in steps:

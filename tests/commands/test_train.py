@@ -362,7 +362,7 @@ def test_what_is_hardly_meant_is_doubted_in_a_sentence(monkeypatch, capsys):
         (["--seed", "-1"], "--seed is -1, expected at least 0"),
         (["--width", "0"], "--width is 0.0, expected above 0 and finite"),
         (["--activation", "qcfs", "--levels", "100000"], "--levels is 100000, expected at most"),
-        (["--recipe", "slow"], "unknown recipe 'slow': the recipes are fast, paper-cifar, paper-imagenet"),
+        (["--recipe", "slow"], "unknown recipe 'slow': the recipes are fast, strong, paper-cifar, paper-imagenet"),
     ],
 )
 def test_settings_out_of_range_are_one_sentence(arguments, message, monkeypatch, capsys, tmp_path):
