@@ -130,8 +130,7 @@ def main(config: MutantsConfig) -> None:
     rows: dict[str, dict] = read_json(config.json) if config.json.exists() else {}
     processes = config.processes or max(1, len(os.sched_getaffinity(0)) // 2)
     until = begun + (config.seconds or 1e9)
-    with tempfile.TemporaryDirectory() as scratch:
-        workers = Workers(ROOT, Path(scratch), processes, until)
+    with tempfile.TemporaryDirectory() as scratch, Workers(ROOT, Path(scratch), processes, until) as workers:
         cover = measured(ROOT, config.cover, (config.tests, config.slow), workers, console.print)
         for test in cover.broken:
             console.print(f"left out, since it fails without a fault: {test}")
@@ -155,7 +154,6 @@ def main(config: MutantsConfig) -> None:
             )
 
         workers.map(todo, lambda fault: ask(fault, cover, config.timeout), done)
-        workers.close()
     report(console, samples, rows, known)
 
 

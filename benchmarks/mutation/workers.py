@@ -113,7 +113,14 @@ class Workers:
         for process in self.processes:
             process.stdin.close()
         for process in self.processes:
+            process.stdout.close()
             process.wait()
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 def joined(folder: Path) -> dict:
