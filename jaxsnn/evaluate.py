@@ -16,13 +16,16 @@ from jaxsnn.analysis.energy import energy_of, read_costs
 from jaxsnn.analysis.neurobench import neurobench
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
+from jaxsnn.cli.early_exit import ExitInputs, ExitOptions, evaluate_exits
 from jaxsnn.cli.inputs import kept
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.records.exported_run import TIMESTEPS
 from jaxsnn.records.finished_run import located_folder, located_record, network_of
+from jaxsnn.records.run_config import config_beside
 from jaxsnn.records.thresholds_file import GENES, read_thresholds
 from jaxsnn.reports import figures
 from jaxsnn.reports.energy import energy_table
@@ -37,7 +40,7 @@ from jaxsnn.simulation.plan_table import print_plan
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(PlanOptions, DebugOptions):
+class EvaluateConfig(ExitOptions, PlanOptions, DebugOptions):
     """Evaluate a run's thresholds, or those of a JSON file, on test images, beside the baseline's.
 
     The file needs a list "thresholds" (one per spiking layer, in units of the ANN's activations); jaxsnn.optimize
@@ -62,7 +65,8 @@ class EvaluateConfig(PlanOptions, DebugOptions):
     """Length of their shorter side before they are cropped; default: the run's, or 8 / 7 of --image-size."""
     images: int | None = None
     """Test images; default: all."""
-    timesteps: int = 100
+    timesteps: int | None = None
+    """T, counted as --delay says; default: 100, with --early-exit the run's own."""
     percentile: float = 99.7
     """Percentile of the baseline, where the file has no thresholds of its own for it."""
     calibration_images: int = 500
@@ -76,7 +80,8 @@ class EvaluateConfig(PlanOptions, DebugOptions):
     neurobench: int | None = None
     """Also give the measures of NeuroBench on so many of the test images."""
     out: Path | None = None
-    """Also write results.json and the figure of the accuracies into this folder."""
+    """Also write results.json and the figure of the accuracies into this folder; with --early-exit early_exit.json
+    and its figure, which otherwise go into the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,9 @@ class Source:
 def evaluate(config: EvaluateConfig) -> dict:
     """Run the command; returns the results."""
     console = command.TextConsole()
-    at_least(config, timesteps=1, calibration_images=1, neurobench=1)
+    at_least(config, timesteps=1, calibration_images=1, neurobench=1, exit_images=1)
     in_range(config, "(0, 100]", "percentile")
+    in_range(config, "[0, 100]", "exit_change")
     plan, costs = config.plan(), read_costs(config.energy)
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
@@ -114,11 +120,14 @@ def evaluate(config: EvaluateConfig) -> dict:
     )
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     _check_lengths(config.run, found, snn)
-    baseline, percentile = baseline_of(config, found, snn, source)
     delay = config.delay or found.get("delay") or "layer"
     dynamics = Dynamics(config.comparison or found.get("comparison") or ">", delay)
+    if config.early_exit:
+        return _early_exit(config, console, found, snn, dynamics, source, test)
+    timesteps = config.timesteps or TIMESTEPS
+    baseline, percentile = baseline_of(config, found, snn, source)
     if config.explain_plan:
-        print_plan(console, snn, plan, dynamics, config.timesteps, 2, len(test))
+        print_plan(console, snn, plan, dynamics, timesteps, 2, len(test))
         return {}
     optimized = network_of(found, _folder(config), snn), Genes.from_record(found)
     with Progress(console=console) as bar:
@@ -128,7 +137,7 @@ def evaluate(config: EvaluateConfig) -> dict:
             optimized,
             test.images,
             test.labels,
-            config.timesteps,
+            timesteps,
             dynamics,
             plan,
             lambda n: bar.update(task, advance=n),
@@ -146,10 +155,41 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.neurobench is not None:
         pairs = {"baseline": (snn, baseline), "optimized": optimized}
         results["neurobench"] = _neurobench(
-            pairs, np.asarray(test.images[: config.neurobench]), config.timesteps, dynamics
+            pairs, np.asarray(test.images[: config.neurobench]), timesteps, dynamics
         )
     report(config, console, tested, results)
     return results
+
+
+def _early_exit(
+    config: EvaluateConfig,
+    console: Console,
+    found: dict[str, Any],
+    snn: SNN,
+    dynamics: Dynamics,
+    source: Source,
+    test: data.Dataset,
+) -> dict[str, Any]:
+    """The command with --early-exit."""
+    folder = config.out or _folder(config)
+    held = config_beside(config.run)
+    usual = TIMESTEPS if held is None else held.timesteps
+    timesteps = (config.timesteps or usual) - dynamics.silent_steps(snn.network)
+    if timesteps < 1:
+        raise UserError(f"--timesteps must be above the layer delay of {snn.network.delay} steps")
+    inputs = ExitInputs(
+        network_of(found, _folder(config), snn),
+        Genes.from_record(found),
+        snn,
+        timesteps,
+        dynamics.comparison,
+        config.plan(),
+        source.load("train"),
+        test,
+        0 if held is None else held.seed,
+    )
+    costs = read_costs(config.energy)
+    return evaluate_exits(config, inputs, costs, folder, console, partial(command.warn, console))
 
 
 def _neurobench(

@@ -12,11 +12,11 @@ class Activity:
     """What a spiking network does for an image, on average.
 
     Attributes:
-        steps: that each layer acts; a layer delay is not counted.
+        steps: that each layer acts, on average; a layer delay is not counted.
         spikes, synops: (L,) of each spiking layer, and the weights that these spikes drive.
     """
 
-    steps: int
+    steps: float
     spikes: tuple[float, ...]
     synops: tuple[float, ...]
 

@@ -8,9 +8,8 @@ from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.records.finished_run import located_record, network_of
-from jaxsnn.records.run_config import from_record
+from jaxsnn.records.run_config import config_beside
 from jaxsnn.records.thresholds_file import read_thresholds
-from jaxsnn.runtime.files import read_json
 
 TIMESTEPS = 100
 """T for a file of thresholds that belongs to no run, as in jaxsnn.evaluate."""
@@ -41,9 +40,8 @@ def read_converted(
     if baseline and found.get("baseline_thresholds") is None:
         raise UserError(f"{run} has no baseline: it has no list baseline_thresholds")
     if timesteps is None:
-        record = folder / "config.json"
-        of_run = (run.is_dir() or run.name == "thresholds.json") and record.is_file()
-        timesteps = from_record(read_json(record), record).timesteps if of_run else TIMESTEPS
+        config = config_beside(run)
+        timesteps = TIMESTEPS if config is None else config.timesteps
     for name in ("comparison", "delay"):
         if not isinstance(found.get(name, ""), str):
             raise UserError(f"{run}: {name} is {found[name]!r}, expected a string"[:500])

@@ -9,6 +9,7 @@ import data
 from data import KEPT, Dataset
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, at_most, in_range
+from jaxsnn.runtime.files import read_json
 from jaxsnn.runtime.marks import Where, marked
 from jaxsnn.search.presets import DEFAULT, PRESETS, TEST_TIMESTEPS, preset, preset_values
 from jaxsnn.search.settings import MOST, SearchSettings, settings_in
@@ -124,3 +125,15 @@ def from_record(record: dict[str, Any], where: Path | str, kind: type[RunConfig]
         return kind(**values).checked()
     except UserError as error:
         raise UserError(f"{where} does not hold a run's configuration: {error}") from error
+
+
+def config_beside(run: Path) -> RunConfig | None:
+    """The configuration of the run that ``run`` is, its folder or the thresholds.json in it; else None.
+
+    Raises:
+        UserError: the folder's config.json is not one.
+    """
+    record = (run if run.is_dir() else run.parent) / "config.json"
+    if not (run.is_dir() or run.name == "thresholds.json") or not record.is_file():
+        return None
+    return from_record(read_json(record), record)

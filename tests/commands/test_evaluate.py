@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.networks import save_tiny
 from jaxsnn.errors import UserError
 from jaxsnn.evaluate import EvaluateConfig, Source, evaluate, source_of
 from jaxsnn.networks.architectures import vgg
@@ -100,3 +101,24 @@ def test_thresholds_with_relative_weights_are_evaluated_from_another_folder(tmp_
     (tmp_path / "project" / "tiny.safetensors").unlink()
     with pytest.raises(UserError, match="give the file as --weights"):
         evaluate(EvaluateConfig(run, images=10, timesteps=8))
+
+
+def test_early_exit_writes_what_it_finds_and_refuses_what_cannot_be(tmp_path):
+    weights = save_tiny(tmp_path)
+    alone = tmp_path / "mine.json"
+    alone.write_text(json.dumps({"thresholds": [0.5, 0.5], "v0": [0.5, 0.5], "delay": "none"}))
+    usual = EvaluateConfig(alone, weights=weights, images=6, exit_images=10, early_exit=True, out=tmp_path / "out")
+    found = evaluate(replace(usual, timesteps=4, backend="xla", block=1))
+    held = json.loads((tmp_path / "out" / "early_exit.json").read_text())
+    assert held == found
+    assert (tmp_path / "out" / "figures" / "early_exit.png").stat().st_size > 0
+    assert [rule["most_changed"] for rule in held["rules"][:3]] == [None, 0.0, 0.001]
+    assert sum(held["chosen"]["exits"]) == held["test_images"] == 6
+    assert held["speed"]["images_that_stop_at_another_step"] == 0
+    for change, sentence in (
+        ({"exit_change": 101.0}, "--exit-change is 101.0, expected in"),
+        ({"exit_images": 0}, "--exit-images is 0, expected at least 1"),
+        ({"delay": "layer", "timesteps": 2}, "--timesteps must be above the layer delay of 2 steps"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            evaluate(replace(usual, **change))
