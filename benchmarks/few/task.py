@@ -81,6 +81,11 @@ class Converted:
     leak: np.ndarray | None = None
     run: Callable[[np.ndarray, np.ndarray, int], "Seen"] | None = None
 
+    @property
+    def steady(self) -> bool:
+        """Whether spikes are counted at each step, so that a longer simulation shows the shorter ones."""
+        return self.cells is not None or self.run is not None
+
 
 @dataclass(frozen=True, eq=False)
 class Seen:
@@ -88,14 +93,23 @@ class Seen:
 
     Attributes:
         right: (N, T) whether an image is right when the scores are read after each step.
-        spikes, synops: per spiking layer, of an image on average, and the weights that these spikes drive.
+        spikes, synops: of an image on average until the end, by spiking layer (1, L), or until each step (T, L);
+            the latter are the weights that these spikes drive.
         simulated: where.
     """
 
     right: np.ndarray
-    spikes: tuple[float, ...]
-    synops: tuple[float, ...]
+    spikes: np.ndarray
+    synops: np.ndarray
     simulated: str
+
+    def until(self, steps: int) -> "Seen":
+        """The first ``steps``; raises ``ValueError`` where spikes were not counted at each step."""
+        if steps == self.right.shape[1]:
+            return self
+        if len(self.spikes) < steps:
+            raise ValueError("spikes were not counted at each step")
+        return Seen(self.right[:, :steps], self.spikes[:steps], self.synops[:steps], self.simulated)
 
 
 Method = Callable[[Task], Converted]

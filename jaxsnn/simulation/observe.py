@@ -7,7 +7,7 @@ the same answer.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import jax
@@ -22,6 +22,8 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.runtime import processes
 from jaxsnn.simulation import dense
 from jaxsnn.simulation.backends import decided
+from jaxsnn.simulation.cells import unroll
+from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.divergence import check_teacher, divergences
 from jaxsnn.simulation.events import run
 from jaxsnn.simulation.observables import Observables
@@ -40,6 +42,7 @@ def observe(
     plan: Plan = Plan(),
     progress: Callable[[int], None] | None = None,
     teacher: np.ndarray | None = None,
+    cell: Cell | Sequence[Cell] | None = None,
 ) -> Observables:
     """Simulate every candidate on every image.
 
@@ -49,11 +52,13 @@ def observe(
         timesteps: T, counted in the convention of ``dynamics.delay``.
         progress: called with the number of candidates x images that have just been finished.
         teacher: the ANN's class probabilities (B, classes), to count the divergence from.
+        cell: neurons of another kind (``jaxsnn.simulation.cells``), or one for each spiking layer; dense only.
 
     Raises:
-        UserError: thresholds that are not positive, wrong shapes, no images or no timesteps.
+        UserError: thresholds that are not positive, wrong shapes, no images or no timesteps; cells that the plan
+            cannot simulate.
     """
-    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, False, teacher)[0]
+    return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, False, teacher, cell)[0]
 
 
 def observe_images(
@@ -66,9 +71,10 @@ def observe_images(
     dynamics: Dynamics = Dynamics(),
     plan: Plan = Plan(),
     progress: Callable[[int], None] | None = None,
+    cell: Cell | Sequence[Cell] | None = None,
 ) -> tuple[Observables, np.ndarray]:
     """Like ``observe``, and whether each image is right at each step: bool (P, B, T)."""
-    observed, right = _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, True)
+    observed, right = _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, True, cell=cell)
     if right is None:
         raise ValueError("the answers of single images were not kept")
     return observed, right
@@ -85,6 +91,7 @@ def _run(
     progress: Callable[[int], None] | None,
     per_image: bool,
     teacher: np.ndarray | None = None,
+    cell: Cell | Sequence[Cell] | None = None,
 ) -> tuple[Observables, np.ndarray | None]:
     """Observables and, if ``per_image``, right (P, B, T), of the images of all processes."""
     check_genes(snn.network, genes)
@@ -95,8 +102,12 @@ def _run(
     if teacher is not None:
         check_teacher(teacher, len(images), snn.network.classes)
     genes = genes.map(lambda part: np.asarray(part, np.float32))
-    plan = decided(plan, snn.network)
-    chunks = dense.chunks if plan.backend == "xla" else _event_chunks
+    if cell is None:
+        plan = decided(plan, snn.network)
+        chunks = dense.chunks if plan.backend == "xla" else _event_chunks
+    else:
+        unroll.check(plan, dynamics)
+        chunks = functools.partial(unroll.chunks, unroll.per_layer(snn.network, cell))
     candidates, layers = genes.threshold.shape
     mine = processes.share(len(images))
     # a process whose share is empty still has something to add up
