@@ -25,8 +25,7 @@ def print_plan(
     steps = max(0, timesteps - dynamics.silent_steps(network))
     console.print(
         f"{network.name}: {candidates} candidates x {images} images x {timesteps} timesteps, of which "
-        f"{steps} are simulated (layer delay {timesteps - steps})",
-        highlight=False,
+        f"{steps} are simulated (layer delay {timesteps - steps})"
     )
     lowered: list[LoweredLayer] = []
     if plan.backend == "events":
@@ -49,7 +48,7 @@ def print_plan(
             f"XLA, {plan.precision}, {order}, {devices}; chunks of {group} candidates x {size} "
             f"images, about {(fixed + each * group * size / (across * along)) / 1e6:,.0f} MB on a device"
         )
-    console.print(text, highlight=False)
+    console.print(text)
     table = Table("layer", "neurons", "dense MMAC / step", "computed as")
     shapes = layer_shapes(network)
     for index, layer in enumerate(network.layers):
