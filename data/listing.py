@@ -102,7 +102,7 @@ def _is_image(item: os.DirEntry, bad: list[tuple[str, str]]) -> bool:
     if item.is_file(follow_symlinks=False):
         return True
     if item.is_symlink():
-        if item.is_file():
+        if os.path.isfile(item.path):  # an entry's own is_file raises where links lead in a circle
             return True
         if not os.path.exists(item.path):
             bad.append((item.path, "it is a link to a file that does not exist"))

@@ -4,7 +4,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -98,7 +98,10 @@ def _identified(file: IO[bytes], fit: geometry.Geometry) -> "Image.Image":
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        raise Unreadable(f"it is none of {', '.join(_FORMATS)}") from error
+        empty = file.seek(0, SEEK_END) == 0
+        raise Unreadable("it is empty" if empty else f"it is none of {', '.join(_FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"it declares more than {BUDGET.pixels} pixels") from error
     width, height = image.size
     if width * height > BUDGET.pixels:
         raise Unreadable(f"it declares {width} x {height} pixels, more than {BUDGET.pixels}")

@@ -330,7 +330,8 @@ def test_records_hold_absolute_paths(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, shown", [("fast", ("30", "128", "0.1", "0.0005")), ("paper-cifar", ("200", "256", "0.05", "0.0001"))]
+    "name, shown",
+    [("strong", ("100", "500", "0.4", "0.0005", "12")), ("paper-cifar", ("200", "256", "0.05", "0.0001"))],
 )
 def test_help_shows_the_recipes_numbers(name, shown, monkeypatch, capsys):
     assert call(monkeypatch, ["--recipe", name, "--help"]) == 0
@@ -359,6 +360,8 @@ def test_what_is_hardly_meant_is_doubted_in_a_sentence(monkeypatch, capsys):
         (["--learning-rate", "nan"], "--learning-rate is nan, expected at least 0 and finite"),
         (["--weight-decay", "-1"], "--weight-decay is -1.0, expected at least 0 and finite"),
         (["--epochs", "0"], "--epochs is 0, expected at least 1"),
+        (["--cutout", "-1"], "--cutout is -1, expected at least 0"),
+        (["--cutmix", "1.5"], "--cutmix is 1.5, expected in [0, 1]"),
         (["--seed", "-1"], "--seed is -1, expected at least 0"),
         (["--width", "0"], "--width is 0.0, expected above 0 and finite"),
         (["--activation", "qcfs", "--levels", "100000"], "--levels is 100000, expected at most"),

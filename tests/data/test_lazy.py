@@ -165,7 +165,13 @@ def test_headers_are_read_before_any_work(tmp_path):
     with pytest.raises(data.DataError, match=r"2.png .*\(it is a link to a file that does not exist\): replace"):
         data.load("imagefolder", "train", root)
     (bad / "2.png").unlink()
-    with pytest.raises(data.DataError, match=r"2 of 23 images cannot be read: .*0.png \(it is none of .*1.png"):
+    (bad / "2.png").symlink_to(bad / "2.png")  # a circle
+    with pytest.raises(data.DataError, match=r"2.png .*\(it is a link to a file that does not exist\): replace"):
+        data.load("imagefolder", "train", root)
+    (bad / "2.png").unlink()
+    with pytest.raises(
+        data.DataError, match=r"2 of 23 images cannot .*0.png \(it is empty\), .*1.png \(it is none"
+    ):
         data.load("imagefolder", "train", root)
 
 
