@@ -20,7 +20,8 @@ BENCHMARKS = {
     "round_trips": "exported networks in PyTorch, in NumPy and in the readers of NIR, against the simulator",
     "cloud_cost": "what a search with the paper's settings costs on one device",
     "image_folder": "a large folder of photographs: seconds and memory of listing, search, evaluation, training",
-    "fuzz": "coverage-guided fuzzing of everything that reads a file",
+    "fuzz": "a million damaged files for everything that reads a file",
+    "fuzz_coverage": "the same with files that a coverage-guided fuzzer finds",
     "mutants": "small faults in the program, one at a time: which of them the tests notice",
     "make_embedded": "make the embedded dataset from the official CIFAR-10 files (for maintainers)",
 }

@@ -13,6 +13,9 @@ from data.errors import DataError
 from data.limits import BUDGET
 
 _BLOCK = tarfile.BLOCKSIZE
+_PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
+_EXTENSIONS = {tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+_MOST_TOLD = 1 << 16  # bytes of an extension that are looked at
 _EMPTY = {tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE, tarfile.FIFOTYPE}
 """Kinds of members without content, whatever their size says."""
 
@@ -101,9 +104,11 @@ class _Bounded:
 def _members(stream: _Bounded, limits: dict[str, int], path: Path) -> Iterator[tuple[str, bytes]]:
     """Names and contents of the members in `limits`.
 
-    What stands in front of a member to lengthen its name or add to its properties is passed over: the official
-    names are short, and `tarfile` would read whatever length is declared there into memory.
+    What stands in front of a member to lengthen its name or add to its properties is passed over, as the official
+    names are short and `tarfile` would read whatever length is declared there into memory. Where it would make a
+    member another one, the archive is refused.
     """
+    renamed = False
     for number in range(BUDGET.members):
         header = stream.read(_BLOCK)
         if not header and not number:
@@ -114,8 +119,20 @@ def _members(stream: _Bounded, limits: dict[str, int], path: Path) -> Iterator[t
         if member.size < 0:
             raise ValueError(f"a member has {member.size} bytes")
         size = rest = 0 if member.type in _EMPTY else member.size
-        if member.name in limits:
-            if not member.isreg():
+        if member.type in _EXTENSIONS:
+            told = stream.read(min(size, _MOST_TOLD))
+            rest -= len(told)
+            renamed |= member.type == tarfile.GNUTYPE_LONGNAME or b" path=" in told
+            if any(mark in told for mark in (b" size=", b" GNU.sparse.")):
+                raise DataError(
+                    f"{path} gives members other sizes than their own: pack it again in the ustar format"
+                )
+        elif member.name in limits:
+            if renamed:
+                raise DataError(
+                    f"{member.name} in {path} has another name as well: pack it again in the ustar format"
+                )
+            if member.type not in _PLAIN:
                 raise DataError(f"{member.name} in {path} is not a plain file, as it is in the official archive")
             if size > limits[member.name]:
                 raise DataError(
@@ -126,6 +143,7 @@ def _members(stream: _Bounded, limits: dict[str, int], path: Path) -> Iterator[t
                 raise EOFError(f"{member.name} ends after {len(content)} of {size} bytes")
             yield member.name, content
             rest = 0
+        renamed = renamed and member.type in _EXTENSIONS
         stream.skip(rest + -size % _BLOCK)
     raise ValueError(f"it has more than {BUDGET.members} members")
 

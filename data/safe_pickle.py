@@ -144,10 +144,25 @@ def _brief(value: object) -> str:
 
 
 def _finish(value: object) -> object:
-    """Build the arrays at the top level and in the values of a top-level dict."""
+    """Build the arrays at the top level and in the values of a top-level dict; there are none further in."""
     if isinstance(value, dict):
-        return {key: _array(entry) if isinstance(entry, _Recipe) else entry for key, entry in value.items()}
-    return _array(value) if isinstance(value, _Recipe) else value
+        value = {key: _array(entry) if isinstance(entry, _Recipe) else entry for key, entry in value.items()}
+    elif isinstance(value, _Recipe):
+        value = _array(value)
+    _check_plain(value)
+    return value
+
+
+def _check_plain(value: object) -> None:
+    """Raise RefusedPickle where a stand-in is left, which would pass for what the pickle asked for."""
+    waiting, seen = [value], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, _Recipe) or callable(part):
+            raise RefusedPickle("it holds a function, a type or an array in a place where image data has none")
+        if isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))
+            waiting.extend(part.values() if isinstance(part, dict) else part)
 
 
 def _array(recipe: _Recipe) -> np.ndarray:

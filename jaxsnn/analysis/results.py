@@ -83,10 +83,13 @@ class NetworkResult:
         Args:
             timesteps: that its accuracy must have; None for any number.
         """
+        accuracy = record.numbers("accuracy", timesteps)
+        if not all(0 <= share <= 1 for share in accuracy):
+            raise record.wrong("accuracy", "numbers in [0, 1]")
         layers = len(record.numbers("thresholds")) if record.known("thresholds") else None
         by_layer = ("spikes_per_image_by_layer", "synops_per_image_by_layer", "thresholds", "v0", "leak")
         return cls(
-            accuracy=record.numbers("accuracy", timesteps),
+            accuracy=accuracy,
             spikes_per_image=record.number("spikes_per_image"),
             synops_per_image=record.number("synops_per_image"),
             percentile=record.number("percentile") if record.known("percentile") else None,

@@ -326,8 +326,14 @@ def walk(network: Network) -> list[tuple[Layer, Edge, Op, tuple[int, ...]]]:
 
 def layer_shapes(network: Network) -> tuple[tuple[int, ...], ...]:
     """Output shape of every layer, without the batch."""
-    shapes = {layer.name: output_shape(op, shape) for layer, _, op, shape in walk(network)}
-    return tuple(shapes[layer.name] for layer in network.layers)
+    walk(network)  # which compares the edges of each layer
+    shapes: list[tuple[int, ...]] = []
+    for layer in network.layers:
+        shape = source_shape(network, shapes, layer.edges[0])
+        for op in layer.edges[0].ops:
+            shape = output_shape(op, shape)
+        shapes.append(shape)
+    return tuple(shapes)
 
 
 def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:

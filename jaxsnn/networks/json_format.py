@@ -67,10 +67,7 @@ def from_json(text: str) -> Network:
         layers = tuple(
             Layer(
                 layer["name"],
-                tuple(
-                    Edge(e["source"], tuple(_read_op(op, layer["name"]) for op in e["ops"]))
-                    for e in layer["edges"]
-                ),
+                tuple(_read_edge(edge, layer["name"]) for edge in layer["edges"]),
                 layer.get("levels"),
                 layer.get("start", False),
                 layer.get("cap"),
@@ -97,6 +94,12 @@ def from_json(text: str) -> Network:
     except (TypeError, ValueError, IndexError, AttributeError, ZeroDivisionError, RecursionError) as error:
         raise UserError(f"not a network description: {error}") from error
     return network
+
+
+def _read_edge(item: dict, layer: str) -> Edge:
+    if not isinstance(item["ops"], list):
+        raise UserError(f"layer {layer}: ops is {item['ops']!r:.200}, expected a list")
+    return Edge(item["source"], tuple(_read_op(op, layer) for op in item["ops"]))
 
 
 def _read_op(item: dict, layer: str) -> Op:

@@ -317,9 +317,9 @@ def _sensitivity(folder: Path, found: dict, lines: Sequence[str]) -> str:
 def _sweep(folder: Path, sweep: dict) -> str:
     under = f" ({escape(sweep['attack'])})" if sweep["attack"] else ""
     return (
-        f"<h2>The cost</h2><p>Searches with eq. 11 alone: {sweep['population']} candidates, "
-        f"{sweep['generations']} generations, {sweep['images']} training images{under}, the same first "
-        f"candidates for all. The curves show the best candidate on {sweep['held_out_images']} training "
+        f"<h2>The cost</h2><p>Searches with eq. 11 alone: {sweep['population']:,} candidates, "
+        f"{sweep['generations']:,} generations, {sweep['images']:,} training images{under}, the same first "
+        f"candidates for all. The curves show the best candidate on {sweep['held_out_images']:,} training "
         f"images that its search did not see.</p>{html.figure(*_figure(folder, 'cost_sweep'))}"
     )
 
@@ -338,13 +338,15 @@ def _attacks(folder: Path, found: dict) -> list[str]:
 def _attack(folder: Path, found: dict) -> str:
     images = found["images"]
     text = (
-        f"<h2>{escape(found['title'])}</h2><p>{images:,} test images, {found['timesteps']} timesteps, "
+        f"<h2>{escape(found['title'])}</h2><p>{images:,} test images, {found['timesteps']:,} timesteps, "
         "attacked on the ANN with their true labels. Attacked images remain valid 8-bit images.</p>"
     )
     text += html.quiet(labels.few(images)) if labels.few(images) else ""
     if found["targets_reached"] is not None:
         reached = _accuracy(found["targets_reached"], images)
         text += f"<p>The ANN takes {reached} of the images for their targets.</p>"
+    if Path(found["name"]).name != found["name"]:
+        raise ValueError(f"{found['name']!r} is no name of an attack")
     text += html.figure(folder / "figures" / f"attack-{found['name']}.png", *ATTACKED)
     text += _table_iii(found)
     return text + (_transfer(found["transfer"]) if found["transfer"] else "")

@@ -19,7 +19,7 @@ from safetensors.numpy import save as to_bytes
 import data
 from jaxsnn.errors import UserError
 from jaxsnn.networks.forward import preprocess
-from jaxsnn.runtime.files import write_atomically
+from jaxsnn.runtime.files import check_file, write_atomically
 from jaxsnn.training.ann import ANN
 from jaxsnn.training.boxes import cutmix, cutout
 from jaxsnn.training.recipes import Recipe
@@ -268,15 +268,24 @@ def load_checkpoint(path: Path, descent: Descent) -> Place:
     Raises:
         UserError: the file is damaged, or of another network.
     """
+    check_file(path)
     now = descent.arrays()
     try:
         stored = load_file(path)
         new = [stored[f"{index:05d}"] for index in range(len(now))]
         epoch, whole, seconds = stored["place"].tolist()
         place = Place(int(epoch), stored["scalars"], seconds, bool(whole))
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        if not (
+            place.epoch == epoch
+            and 0 <= epoch < 1 << 53
+            and whole in (0, 1)
+            and 0 <= seconds < 1e12
+            and (place.scalars.ndim, place.scalars.dtype.kind) == (2, "f")
+        ):
+            raise ValueError("it stands at no place of a training")
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise UserError(f"{path} is not a checkpoint of this run ({error}); delete it to start again") from error
-    if any(a.shape != b.shape for a, b in zip(now, new)):
+    if any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(now, new)):
         raise UserError(f"{path} is the checkpoint of another network; delete it or choose another --out")
     descent.restore([jnp.asarray(array) for array in new])
     return place

@@ -71,8 +71,12 @@ def run(monkeypatch, capsys):
         ("kills --kills 0", "--kills is 0, expected at least 1"),
         ("scaling --processes 1", "--processes is 1, expected at least 2"),
         ("cloud_cost --utilisation 30", "--utilisation is 30.0, expected in (0, 1]"),
-        ("fuzz --seconds 0", "--seconds is 0, expected at least 1"),
-        ("fuzz --target nothing", "no reader 'nothing': the readers are checkpoint"),
+        ("kills --cases nothing", "--cases nothing is unknown: the cases are thresholds, few"),
+        ("kills --json HELD", "HELD holds runs of other settings or another version: choose another --json"),
+        ("fuzz --inputs 0", "--inputs is 0, expected at least 1"),
+        ("fuzz --json HELD", "HELD holds files of other settings or another version: choose another --json"),
+        ("fuzz_coverage --seconds 0", "--seconds is 0, expected at least 1"),
+        ("fuzz_coverage --target nothing", "no reader 'nothing': the readers are checkpoint"),
         ("make_embedded --data-dir ABSENT", "the data folder ABSENT does not exist"),
     ],
 )
@@ -98,7 +102,7 @@ def test_an_unknown_option_is_named(name, run):
     "command, absent, sentence",
     [
         ("kills --checkpoints", "orbax", "--checkpoints needs Orbax (pip install orbax-checkpoint)"),
-        ("fuzz --target weights", "atheris", "fuzzing needs Atheris"),
+        ("fuzz_coverage --target weights", "atheris", "fuzzing needs Atheris"),
         ("throughput --contenders", "spikingjelly", "spikingjelly, not installed here"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a hostile or careless file may ask for: memory, time, other programs, and waiting without end."""
 
+import contextlib
 import gzip
 import io
 import os
@@ -200,8 +201,37 @@ def test_a_long_name_is_not_read_into_memory(tmp_path, kind):
     read = _reading(
         tmp_path, _header("././@LongLink", size, kind) + bytes(size) + _header("folder/x", 3, b"0") + b"abc"
     )
-    assert _peak(lambda: read()) < 4 << 20
-    assert read() == {"folder/x": b"abc"}
+
+    def attempt():
+        with contextlib.suppress(data.DataError):
+            read()
+
+    assert _peak(attempt) < 4 << 20
+    if kind == tarfile.GNUTYPE_LONGNAME:
+        with pytest.raises(data.DataError, match=r"folder/x in .* has another name as well"):
+            read()
+    else:
+        assert read() == {"folder/x": b"abc"}
+
+
+@pytest.mark.parametrize(
+    "told, sentence",
+    [
+        (b"19 path=folder/y\n", "has another name as well"),
+        (b"11 size=2\n", "other sizes than their own"),
+        (b"23 GNU.sparse.major=1\n", "other sizes than their own"),
+    ],
+)
+def test_an_archive_that_python_would_read_otherwise_is_refused(tmp_path, told, sentence):
+    """Extended headers make the next member another one; a sparse member holds less than it says."""
+    extended = _header("././@PaxHeader", len(told), tarfile.XHDTYPE) + told.ljust(512, b"\0")
+    member = _header("folder/x", 3, b"0") + b"abc".ljust(512, b"\0")
+    with pytest.raises(data.DataError, match=sentence):
+        _reading(tmp_path, extended + member)()
+    harmless = extended.replace(told, b"9 mtime=1\n".ljust(len(told), b"\0"))
+    assert _reading(tmp_path, harmless + member)() == {"folder/x": b"abc"}
+    with pytest.raises(data.DataError, match="is not a plain file"):
+        _reading(tmp_path, _header("folder/x", 3, tarfile.GNUTYPE_SPARSE) + b"abc")()
 
 
 def test_long_names_in_front_of_long_names_are_no_recursion(tmp_path):
@@ -264,6 +294,16 @@ def test_no_pickle_changes_the_reader_for_the_next_one():
         safe_pickle.loads(sets)
     with pytest.raises(safe_pickle.RefusedPickle, match="TypeError"):
         safe_pickle.loads(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00a\x85R.")
+
+
+@pytest.mark.parametrize(
+    "value", [b"c_codecs\nencode\n", b"cnumpy\ndtype\n", b"](c_codecs\nencode\ncnumpy\nndarray\ne"]
+)
+def test_no_stand_in_comes_out_of_a_pickle(value):
+    """A function of ours in the place of what the pickle asked for would pass for data."""
+    for whole in (b"\x80\x02" + value + b".", b"\x80\x02}U\x01a" + value + b"s.", b"\x80\x02]](" + value + b"ea."):
+        with pytest.raises(safe_pickle.RefusedPickle, match="a function, a type or an array"):
+            safe_pickle.loads(whole)
 
 
 def test_an_idx_file_is_not_believed(tmp_path):

@@ -66,3 +66,30 @@ HISTORY = [
     }
     for number in range(4)
 ]
+
+
+def attacked():
+    """An attack.json."""
+    row = ["embedded", "this run", "FGSM", "optimised", "tiny", 50.0, 40.0, 12, True]
+    accuracy = {name: {"ann": 0.5, "baseline": 0.4, "optimized": 0.3} for name in ("clean", "ann", "baseline")}
+    found = {"name": "fgsm-8", "title": "FGSM", "images": 40, "timesteps": 16, "targets_reached": 0.25}
+    found["table"] = {"headings": [], "rows": [row[:8]]}
+    return {"fgsm-8": found | {"transfer": {"images": 8, "timesteps": 16, "accuracy": accuracy}}}
+
+
+def explained():
+    """An explain.json."""
+    names = ("significance", "noise_ann", "noise_baseline", "noise_optimized", "depth")
+    row = {"n": 3, "rho": 0.5, "p": 0.04, "claimed_sign": 1, "rho_with_depth": 0.1, "holds": True}
+    rows = [row | {"explanation": name} for name in names]
+    significance = {"squared": True, "components": [1, 2, 3], "change_percent": [None, 1.5, -2.0], "images": 100}
+    noise = {"attack": {"method": "fgsm", "epsilon_grey_levels": 8.0}, "timesteps": 12, "images": 100}
+    sweep = {"attack": "FGSM", "population": 4, "generations": 2, "images": 8, "held_out_images": 16}
+    return {
+        "layers": ["a", "b", "c"],
+        "percentiles": [99.0, 98.0, 97.0],
+        "correlations": rows,
+        "significance": significance | {"variance": 0.95},
+        "sensitivity": noise | {name: [0.1, None, 0.3] for name in ("ann", "baseline", "optimized")},
+        "sweep": sweep,
+    }

@@ -144,6 +144,8 @@ DESCRIPTION = json.loads(
 @given(mutated(DESCRIPTION))
 @example(DESCRIPTION | {"input_shape": [32.0, 32.0, 3.0]})
 @example(DESCRIPTION | {"classes": 3.0})
+@example(DESCRIPTION | {"layers": [DESCRIPTION["layers"][0] | {"edges": [{"source": -1, "ops": ""}]}]})
+@example(DESCRIPTION | {"layers": [{"name": "a", "edges": [{"source": -1, "ops": []}]}, *DESCRIPTION["layers"]]})
 @example(DESCRIPTION | {"layers": [DESCRIPTION["layers"][0] | {"levels": 2**53}, *DESCRIPTION["layers"][1:]]})
 def test_a_network_description_is_refused_or_describes_a_network(description):
     """One that is taken can be converted and computed, as far as shapes and types go."""

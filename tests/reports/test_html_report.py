@@ -7,7 +7,7 @@ from html import unescape
 
 import pytest
 
-from helpers.results import result, results_json
+from helpers.results import attacked, explained, result, results_json
 from jaxsnn.errors import UserError
 from jaxsnn.reports import html_report
 
@@ -87,3 +87,34 @@ def test_what_is_not_a_run_is_refused_in_a_sentence(folder, tmp_path):
         (place / name).write_text(json.dumps(content))
         with pytest.raises(UserError, match=f"{name} does not hold what jaxsnn.{name[:-5]} writes"):
             html_report.build(place)
+
+
+def test_no_text_of_a_file_becomes_markup_or_names_a_file_elsewhere(folder):
+    script = "<script>alert(1)</script>"
+    fuzzed = {"page of attack.json": attacked(), "page of explain.json": explained()}
+    for (name, whole), places in zip(
+        fuzzed.items(), ([("timesteps",), ("title",), ("images",)], [("sweep", "population"), ("sweep", "images")])
+    ):
+        for place in places:
+            record = json.loads(json.dumps(whole))
+            inner = record["fgsm-8"] if "attack" in name else record
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = script
+            where = folder(results_json(), f"{name}-{place[-1]}")
+            (where / name.removeprefix("page of ")).write_text(json.dumps(record))
+            try:
+                assert script not in html_report.build(where)
+            except UserError as error:
+                assert "does not hold what" in str(error)
+    where = folder(results_json(), "elsewhere")
+    (where / "attack.json").write_text(json.dumps({"a": attacked()["fgsm-8"] | {"name": "../../x"}}))
+    with pytest.raises(UserError, match="no name of an attack"):
+        html_report.build(where)
+
+
+def test_a_share_above_one_is_refused_and_no_traceback(folder):
+    record = results_json()
+    record["optimized"]["accuracy"][3] = 5.2
+    with pytest.raises(UserError, match=r"accuracy is .*, expected numbers in \[0, 1\]"):
+        html_report.build(folder(record))
