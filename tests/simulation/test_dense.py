@@ -100,6 +100,38 @@ def test_out_of_memory_halves_the_chunk_warns_and_goes_on(case, monkeypatch):
         observe(snn, genes, images, labels, timesteps=12, plan=Plan(backend="xla"))
 
 
+def test_progress_is_told_for_each_group_and_taken_back_where_it_was_lost(case, monkeypatch):
+    """Six candidates in groups of four and two, on five images each; the second group fails once."""
+    snn, genes, images, labels = case
+    plan, done, calls, error = Plan(backend="xla", rows=20, group=4), [], [], "RESOURCE_EXHAUSTED: out of memory"
+
+    def all_right(*arguments):
+        *_, mine, _, _, real = arguments
+        calls.append(len(real))
+        if len(calls) == 6:
+            raise jax.errors.JaxRuntimeError(error)
+        maps = [np.full((len(mine.threshold), 1, 1), 3)] * 4
+        return np.full((len(mine.threshold), 12), real.sum()), maps, None
+
+    monkeypatch.setattr(dense, "simulate", all_right)
+    monkeypatch.setattr(dense, "_held", weakref.WeakKeyDictionary())
+    with pytest.warns(UserWarning, match="out of memory"):
+        found = observe(snn, genes, images, labels, timesteps=12, plan=plan, progress=done.append)
+    assert done == [20, 10, 20, 10, 20, -20, *[8, 4] * 5] and sum(done) == 6 * 20
+    assert calls == [5] * 6 + [2] * 10  # half of 20 rows, for 4 candidates
+    assert (found.correct == 20).all() and (found.spikes == 3 * (2 + 5)).all()
+    calls, error = [0] * 5, "INTERNAL: something else"
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        observe(snn, genes, images, labels, timesteps=12, plan=plan)
+
+
+def test_the_least_that_can_be_halved_is_one_image_a_device():
+    with pytest.warns(UserWarning, match="out of memory"):
+        assert dense._halved(9, 4) == 4 and dense._halved(5, 4) == 2
+    with pytest.raises(UserError, match="too little memory for one image"):
+        dense._halved(4, 4)
+
+
 def test_a_mesh_that_cannot_be_is_refused(case):
     snn, genes, images, labels = case
     with pytest.raises(UserError, match="a mesh of 64 x 2 needs 128 devices, but there are"):

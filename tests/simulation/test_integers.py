@@ -9,6 +9,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Layer, Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation.integers import _check_range, _check_size, quantize
 from jaxsnn.simulation.observe import observe, observe_images
 from jaxsnn.simulation.plan import Plan
 
@@ -89,3 +90,44 @@ def test_a_channel_without_weights_is_no_error():
         plan=Plan(precision="int8"),
     )
     assert found.spikes.sum() == 0
+
+
+def test_ranges_are_held_to_the_last_integer():
+    """Sums below 2^24, membranes below 2^31 and thresholds below 2^30 are allowed, and nothing above them."""
+    integers = quantize(dyadic_snn("pool_after"))
+    image, layer = integers.network.layers[:2]
+    _check_size(layer, np.array([[1, 2**30 - 1]]))
+    with pytest.raises(UserError, match="threshold of layer conv2 is too large"):
+        _check_size(layer, np.array([[1, 2**30]]))
+
+    def check(where, reach, factor, bias, steps):
+        _check_range(where, integers, (reach,), [np.array([1, -factor])], np.array([bias, 0]), steps)
+
+    check(layer, 2**24 - 1, 1, 0, 1)
+    check(layer, 5, 3, -7, (2**31 - 1) // 22)  # 3 x 5 by spikes and 7 by the bias in each step
+    check(image, (2**24 - 1) / 255 / integers.pixel, 1000, 0, 2)  # whose sums are in the layer's unit
+    with pytest.raises(UserError, match="layer conv2 has too many weights to sum exactly"):
+        check(layer, 2**24, 1, 0, 1)
+    with pytest.raises(UserError, match="layer conv1 has too many weights"):
+        check(image, 2**24 / 255 / integers.pixel, 1, 0, 1)
+    with pytest.raises(UserError, match="could exceed 32 bits within 2147483648 timesteps"):
+        check(layer, 1, 1, 0, 2**31)
+    with pytest.raises(UserError, match="could exceed 32 bits"):
+        check(layer, 5, 3, -7, 2**31 // 22 + 1)
+
+
+@pytest.mark.parametrize("brightest, pixel", [(2**8, 256), (2**9, 256), (2**10, 128), (2**17, 1)])
+def test_pixels_are_as_fine_as_sums_stay_exact(brightest, pixel):
+    """One weight of 127: pixels up to ``brightest`` times ``pixel`` are summed below 2^24."""
+
+    def made(largest):
+        layers = (
+            Layer("a", (Edge(IMAGE, (Conv("a", 1, 1),)),)),
+            Layer("b", (Edge(0, (Dense("b", 2),)),)),
+        )
+        network = Network("one", (1, 1, 1), 2, layers, (0.25,), (0.75 / largest,))
+        return quantize(SNN(network, {"a.kernel": np.ones((1, 1, 1, 1)), "b.kernel": np.ones((1, 2))}))
+
+    assert made(brightest).pixel == pixel and 127 * brightest * pixel < 2**24
+    with pytest.raises(UserError, match="too many weights to sum exactly: use float32"):
+        made(2**18)
