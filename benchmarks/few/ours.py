@@ -18,7 +18,7 @@ from benchmarks.few.layerwise import Walk, neurons_of
 from benchmarks.few.task import Converted, Method, Task
 from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.few_timesteps import Calibrated, calibrate_for
-from jaxsnn.training.distillation import WEIGHT_RATE, Distillation, distil, divergence, teacher_logits
+from jaxsnn.training.distillation import Distillation, distil, divergence, teacher_logits
 
 
 def pieces() -> dict[str, dict[str, Any]]:
@@ -42,14 +42,17 @@ def calibrated(task: Task, **changes: Any) -> Converted:
 
 
 def distilled(task: Task, weights: bool) -> Converted:
-    """The usual recipe, and then ``task.distillation`` steps of gradient descent."""
-    recipe = Recipe(timesteps=task.timesteps, seed=task.seed)
+    """The usual recipe, and then ``task.distillation`` steps of gradient descent.
+
+    Weights that are trained are reconstructed first.
+    """
+    recipe = Recipe(timesteps=task.timesteps, seed=task.seed, reconstruct=weights)
     found, seconds = _once(task, recipe)
     how = Distillation(
         task.timesteps,
         steps=task.distillation,
         batch=task.distillation_batch,
-        weight_rate=WEIGHT_RATE if weights else 0.0,
+        weights=weights,
         seed=task.seed,
     )
     snn, channels = distil(found.snn, found.channels, task.snn, task.pool, how)
@@ -58,8 +61,8 @@ def distilled(task: Task, weights: bool) -> Converted:
 
 
 def _once(task: Task, recipe: Recipe) -> tuple[Calibrated, float]:
-    """What both distillations start from, and the seconds that it took where the other one found it."""
-    key = f"ours, T = {task.timesteps}"
+    """What a row goes on from, and the seconds that it took where another row found it."""
+    key = f"ours, T = {task.timesteps}, {'reconstructed' if recipe.reconstruct else 'folded only'}"
     if key in task.shared:
         return task.shared[key]
     started = clock.seconds()

@@ -31,12 +31,17 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Network, layer_shapes
 from jaxsnn.networks.forward import ann_forward, preprocess
 from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.senders import from_start
 from jaxsnn.networks.spiking import SNN
 
 CHUNK = 64
 """Images at once: one compiled shape, and results that do not depend on how much memory there is."""
 SAMPLE = 8192
 """Most values that a channel is fitted to: bounds memory and time."""
+SPARSE = 4
+"""Values looked at for each one that is fitted to: of these are as few images as hold them,"""
+LEAST_IMAGES = 128
+"""but not fewer than these."""
 REBUILT = 16_384
 """Most values that a layer's weights are fitted to, and most numbers in these, which bounds memory: 128 MB."""
 REBUILT_NUMBERS = 1 << 25
@@ -155,7 +160,9 @@ def _places(network: Network, index: int, images: int, recipe: Recipe) -> np.nda
     most, layer = SAMPLE, network.layers[index]
     if recipe.reconstruct and rebuilt(network, layer):
         most = max(SAMPLE, min(REBUILT, REBUILT_NUMBERS // fan_in(network, layer)))
-    count = images * positions(layer_shapes(network)[index])
+    each = positions(layer_shapes(network)[index])
+    # the fewer images, the less of a layer with many positions is computed to be thrown away
+    count = min(images, max(LEAST_IMAGES, SPARSE * most // each)) * each
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng((recipe.seed, index)).choice(count, most, replace=False))
@@ -198,7 +205,7 @@ def _readers(network: Network, source: int) -> list[int]:
     ]
 
 
-def _currents(network, index, timesteps, params, images, trains, amplitudes, part: slice) -> jax.Array:
+def _currents(network, index, timesteps, params, images, trains, amplitudes, part: slice, mean: bool = False):
     """Drives (T, B, *shape) of a layer on a whole chunk of images, filled up; T is 1 if all steps are alike."""
     sources = []
     for edge in network.layers[index].edges:
@@ -207,13 +214,13 @@ def _currents(network, index, timesteps, params, images, trains, amplitudes, par
             sources.append((train, jnp.asarray(amplitudes[edge.source], jnp.float32)))
         else:
             sources.append(None)
-    return drive(network, index, timesteps, params, _padded(images[part]), sources)
+    return drive(network, index, timesteps, params, _padded(images[part]), sources, mean)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def drive(network: Network, index: int, timesteps: int, params, images, sources) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))
+def drive(network: Network, index: int, timesteps: int, params, images, sources, mean: bool = False) -> jax.Array:
     """Drives (T or 1, B, *shape) of layer ``index``; ``sources`` holds, for each edge, the bits of its source's
-    spikes (T, B, ceil(neurons / 8)) and what one is worth, or None for the image."""
+    spikes (T, B, ceil(neurons / 8)) and what one is worth, or None for the image. ``mean``: over time, (1, ...)."""
     shapes = layer_shapes(network)
     total = jnp.zeros((), jnp.float32)
     for edge, source in zip(network.layers[index].edges, sources):
@@ -223,9 +230,13 @@ def drive(network: Network, index: int, timesteps: int, params, images, sources)
             continue
         bits, amplitude = source
         shape = shapes[edge.source]
-        spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(-1, *shape)
-        out = linear_map(edge.ops, params, shape)(spikes * amplitude)
-        total = total + out.reshape(timesteps, -1, *out.shape[1:])
+        spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(*bits.shape[:2], *shape)
+        spikes = from_start(edge, spikes)
+        if mean:
+            spikes = spikes.mean(0, keepdims=True, dtype=jnp.float32)
+        shape = spikes.shape[2:]
+        out = linear_map(edge.linear, params, shape)(spikes.reshape(-1, *shape) * amplitude)
+        total = total + out.reshape(len(spikes), -1, *out.shape[1:])
     return total
 
 
@@ -236,8 +247,10 @@ def _sampled(
     each, parts = positions(shape), []
     count = gather.args[4].shape[0]
     for part in _chunks(count):
-        drive = np.asarray(gather(part).mean(0, keepdims=True) if mean else gather(part))
-        parts.append(drive.reshape(len(drive), -1, shape[-1])[:, _inside(places, part, each)])
+        inside = _inside(places, part, each)
+        if len(inside):
+            drive = np.asarray(gather(part, mean))
+            parts.append(drive.reshape(len(drive), -1, shape[-1])[:, inside])
         advance(part.stop - part.start)
     return np.concatenate(parts, 1)
 
@@ -249,6 +262,8 @@ def _reconstruct(gather: Callable, layer, error: np.ndarray, places: np.ndarray,
     shapes = layer_shapes(network)
     for part in _chunks(len(images)):
         found = []
+        if part.start * positions(shapes[network.layers.index(layer)]) > places[-1]:
+            break  # all places are in the images before
         for edge in edges:
             train = _padded(np.asarray(trains[edge.source][:, part]), 1)
             seen = _seen(edge, shapes[edge.source], train, jnp.asarray(amplitudes[edge.source], jnp.float32))

@@ -1,5 +1,6 @@
 """Settings made into a search: vector, engine and objective, the generations they run, the final selection."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +20,18 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import SNN, check_genes
 from jaxsnn.runtime.checks import named
-from jaxsnn.search.around import Around
+from jaxsnn.search.around import Around, spread_out
 from jaxsnn.search.checkpoint import Checkpoint
-from jaxsnn.search.cost import Term
+from jaxsnn.search.cost import OVER, EnergyLimit, Term
 from jaxsnn.search.evolve import Candidate, Generation, Racing, evolve, select, subsets
+from jaxsnn.search.measures import microjoules
 from jaxsnn.search.objective import Objective
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.search.space import Codec
 from jaxsnn.simulation.divergence import probabilities
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
-from jaxsnn.training.distillation import WEIGHT_RATE, Distillation, distil, teacher_logits
+from jaxsnn.training.distillation import Distillation, distil, teacher_logits
 
 WITH_STRATEGIES = ("scipy", "evosax", "jax")
 """Engines that know DE's strategies, mutation and crossover."""
@@ -60,9 +62,14 @@ def make_engine(settings: SearchSettings, codec: Codec | Around) -> evo.Engine:
     if settings.engine in WITH_STRATEGIES:
         options |= {"mutation": settings.mutation, "crossover": settings.crossover}
     low, high, mean, std = (codec.spread(name) for name in ("low", "high", "mean", "std"))
+    if settings.budgeted and isinstance(codec, Around):
+        drawn = spread_out(codec, np.random.default_rng((settings.seed, 1)), settings.population)
+        start: dict[str, Any] = {"init": drawn}
+    else:
+        start = {"mean": mean, "std": std}
     try:
         return evo.make_engine(
-            settings.engine, low, high, settings.population, mean=mean, std=std, tol=settings.tol, **options
+            settings.engine, low, high, settings.population, tol=settings.tol, **start, **options
         )
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -184,17 +191,41 @@ def make_job(
     searched = snn if start is None else start.snn
     check_genes(searched.network, codec.baseline())
     objective = Objective(settings, searched, train, plan=plan, terms=terms, teacher=snn, progress=progress)
+    if settings.budgeted and start is not None:
+        objective.terms.append(_energy_limit(settings, objective, codec, train))
     return Job(settings, codec, make_engine(settings, codec), objective, train.labels)
 
 
+def _energy_limit(
+    settings: SearchSettings, objective: Objective, codec: Codec | Around, train: data.Dataset
+) -> EnergyLimit:
+    """The limit of the settings, or a share of what the baseline takes on the search's images."""
+    network, silent = objective.network, settings.dynamics.silent_steps(objective.network)
+    energy = functools.partial(
+        microjoules, network, steps=max(0, settings.timesteps - silent), kind=settings.energy_kind
+    )
+    if settings.max_energy is not None:
+        return EnergyLimit(energy, settings.max_energy)
+    indices = next(subsets(train.labels, settings.images, "fixed", settings.seed))
+    usual = float(energy(objective(codec.baseline(), indices))[0])
+    return EnergyLimit(energy, usual * (1 - (settings.less_energy or 0) / 100))
+
+
 def history_row(generation: Generation, target: float) -> dict:
-    """One line of history.jsonl: what the generation did; ``latency`` is of the best on its training images."""
+    """One line of history.jsonl: what the generation did; ``latency`` is of the best on its training images.
+
+    Mean and spread say nothing, and are left out, while candidates are beyond a limit of the energy.
+    """
+    beyond = "over_limit" in generation.best.parts and max(generation.mean, generation.spread) > OVER / 100
+    mean, spread = (
+        value if math.isfinite(value) and not beyond else None for value in (generation.mean, generation.spread)
+    )
     return {
         "generation": generation.number,
         "best_cost": generation.best.cost,
         "parts": generation.best.parts,
-        "mean_cost": generation.mean if math.isfinite(generation.mean) else None,
-        "std_cost": generation.spread if math.isfinite(generation.spread) else None,
+        "mean_cost": mean,
+        "std_cost": spread,
         "accuracy": float(generation.best.accuracy[-1]),
         "latency": int(latency(generation.best.accuracy, target)) or None,
         "nfe": generation.evaluations,
@@ -239,7 +270,7 @@ def calibrated_start(
     count = min(how.steps * how.batch, len(train))  # each image once, as far as they go
     distilled = train.images[next(subsets(train.labels, count, "fixed", settings.seed + 3))]
     trained, channels = distil(found.snn, found.channels, snn, distilled, how, advance)
-    if how.weight_rate:
+    if how.weights:
         changed = (*changed, "distilled")
     rival = Start(*fold_channels(trained, channels), snn, steps, found.fits, changed)
     # it helps where there is much to repair, and harms elsewhere: the search's own images decide
@@ -253,7 +284,7 @@ def distillation_of(settings: SearchSettings, network: Network) -> Distillation:
         settings.timesteps - settings.dynamics.silent_steps(network),
         steps=settings.distillation,
         batch=settings.distillation_batch,
-        weight_rate=WEIGHT_RATE if settings.distilled == "weights" else 0.0,
+        weights=settings.distilled == "weights",
         comparison=settings.comparison,
         seed=settings.seed,
     )

@@ -18,19 +18,21 @@ import optax
 
 from jaxsnn.conversion.channels import Channels, groups
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.description import IMAGE, Network
 from jaxsnn.networks.forward import ann_forward, preprocess
 from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.senders import from_start
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.simulation.surrogate import spike
 from jaxsnn.training.loop import augment
 
 STARTS = (-1.0, 2.0)
 """Where initial membranes are held, in thresholds."""
-RATE = 4e-2
-"""Adam's for the channels, times T."""
-WEIGHT_RATE = 1e-4
-"""Adam's for the weights, where they are trained."""
+RATE = 0.16
+"""Adam's for the channels, times T^2: the more steps, the less there is to repair, and the more a rate can harm."""
+MOST_RATE = 1e-2
+WEIGHT_RATE = 4e-4
+"""Adam's for the weights, times T, where they are trained."""
 WARM_UP = 0.1
 """Share of the steps in which the rate rises."""
 WAIT = 10
@@ -47,8 +49,8 @@ class Distillation:
     Attributes:
         steps, batch: of gradient descent, and images in each.
         rate: Adam's at its highest: of logarithms of thresholds and amplitudes, and of biases and starts in
-            thresholds. None: 4e-2 / T, a step of the rate being a threshold / T.
-        weight_rate: Adam's for the weights; 0 leaves them alone.
+            thresholds. None: 0.16 / T^2, at most 0.01.
+        weights: train the weights, too, at most at ``WEIGHT_RATE`` / T.
         mean_weight: of the divergence's mean over t = 1..T, beside the one at T.
         augmented: train on random crops and flips of the images, as ANNs are trained. An ANN is surer on the
             images that it was trained on than on others; these are between the two.
@@ -61,8 +63,8 @@ class Distillation:
     steps: int = 2000
     batch: int = 128
     rate: float | None = None
-    weight_rate: float = 0.0
-    mean_weight: float = 0.1
+    weights: bool = False
+    mean_weight: float = 0.03
     augmented: bool = True
     scale: float = 1.0
     comparison: str = ">"
@@ -102,7 +104,7 @@ def distil(
     params = {name: jnp.asarray(value) for name, value in snn.params.items()}
     taught = {name: jnp.asarray(value) for name, value in teacher.params.items()}
     start = tuple([jnp.asarray(p, jnp.float32) for p in part] for part in vars(channels).values())
-    trained = {"channels": _unmoved(start)} | ({"weights": params} if how.weight_rate else {})
+    trained = {"channels": _unmoved(start)} | ({"weights": params} if how.weights else {})
     base, optimizer, step = _descent(network, replace(how, seed=0))
     state = optimizer.init(trained)
     draws = _batches(len(images), min(how.batch, len(images)), how.seed)
@@ -188,10 +190,10 @@ def _optimizer(how: Distillation) -> optax.GradientTransformation:
         schedule = optax.cosine_onecycle_schedule(max(2, how.steps), rate, WARM_UP, 10, 100)
         return optax.adam(schedule, b2=0.99, eps=1e-12)
 
-    rate = RATE / how.timesteps if how.rate is None else how.rate
+    rate = min(MOST_RATE, RATE / how.timesteps**2) if how.rate is None else how.rate
     kinds: dict[Hashable, optax.GradientTransformation] = {"channels": adam(rate)}
-    if how.weight_rate:
-        kinds["weights"] = adam(how.weight_rate)
+    if how.weights:
+        kinds["weights"] = adam(WEIGHT_RATE / how.timesteps)
     return optax.multi_transform(kinds, {name: name for name in kinds})
 
 
@@ -231,14 +233,17 @@ def channel_scores(
 ) -> jax.Array:
     """Class scores (T, B, classes) summed over time, differentiable by ``params`` and ``channels``."""
     thresholds, amplitudes, biases, starts = channels
-    shapes, steps = layer_shapes(network), how.timesteps
+    steps = how.timesteps
     outputs: list[jax.Array] = []
     for index, layer in enumerate(network.layers):
         drive = biases[index]
         for edge in layer.edges:
-            x = preprocess(network, images) if edge.source == IMAGE else outputs[edge.source]
-            shape = network.input_shape if edge.source == IMAGE else shapes[edge.source]
-            out = linear_map(edge.ops, params, shape, trained=bool(how.weight_rate))(x.reshape(-1, *shape))
+            if edge.source == IMAGE:
+                x, shape = preprocess(network, images), network.input_shape
+            else:
+                sent = from_start(edge, outputs[edge.source])
+                x, shape = sent * amplitudes[edge.source], sent.shape[2:]
+            out = linear_map(edge.linear, params, shape, trained=how.weights)(x.reshape(-1, *shape))
             drive = drive + out.reshape(1 if edge.source == IMAGE else steps, -1, *out.shape[1:])
         drive = jnp.broadcast_to(drive, (steps, *drive.shape[1:]))
         if index == len(network.spiking):
@@ -250,5 +255,5 @@ def channel_scores(
             level = jnp.broadcast_to(theta, v.shape)
             spikes.append(spike(v, level, "triangle", how.scale, how.comparison))
             v = v - theta * spikes[-1]
-        outputs.append(jnp.stack(spikes) * amplitudes[index])
+        outputs.append(jnp.stack(spikes))
     return jnp.cumsum(drive, 0)

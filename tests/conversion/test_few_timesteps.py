@@ -265,5 +265,5 @@ def test_distillation_lowers_the_divergence():
     )
     assert same.params is not None and len(losses) == 6 and losses[-1] < losses[0]
     assert loss(trained) < loss(channels) / 2
-    weights, _ = distil(snn, channels, snn, images, Distillation(3, steps=2, batch=6, weight_rate=1e-3))
+    weights, _ = distil(snn, channels, snn, images, Distillation(3, steps=2, batch=6, weights=True))
     assert not np.array_equal(weights.params["conv1.kernel"], snn.params["conv1.kernel"])
