@@ -220,7 +220,7 @@ def _currents(network, index, timesteps, params, images, trains, amplitudes, par
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))
 def drive(network: Network, index: int, timesteps: int, params, images, sources, mean: bool = False) -> jax.Array:
     """Drives (T or 1, B, *shape) of layer ``index``; ``sources`` holds, for each edge, the bits of its source's
-    spikes (T, B, ceil(neurons / 8)) and what one is worth, or None for the image. ``mean``: over time, (1, ...)."""
+    spikes (T, B, ceil(neurons / 8)) and what one is worth, or None for the image. ``mean``: over time."""
     shapes = layer_shapes(network)
     total = jnp.zeros((), jnp.float32)
     for edge, source in zip(network.layers[index].edges, sources):

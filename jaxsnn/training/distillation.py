@@ -29,7 +29,7 @@ from jaxsnn.training.loop import augment
 STARTS = (-1.0, 2.0)
 """Where initial membranes are held, in thresholds."""
 RATE = 0.16
-"""Adam's for the channels, times T^2: the more steps, the less there is to repair, and the more a rate can harm."""
+"""Adam's for the channels, times T^2: the more steps, the less there is to repair and the more a rate harms."""
 MOST_RATE = 1e-2
 WEIGHT_RATE = 4e-4
 """Adam's for the weights, times T, where they are trained."""
