@@ -23,10 +23,11 @@ from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.records.exported_run import TIMESTEPS
+from jaxsnn.records.exported_run import TIMESTEPS, timesteps_of
 from jaxsnn.records.finished_run import located_folder, located_record, network_of
+from jaxsnn.records.frontier import thresholds_of
 from jaxsnn.records.run_config import config_beside
-from jaxsnn.records.thresholds_file import GENES, read_thresholds
+from jaxsnn.records.thresholds_file import GENES
 from jaxsnn.reports import figures
 from jaxsnn.reports.energy import energy_table
 from jaxsnn.reports.run_pages import spared
@@ -49,6 +50,8 @@ class EvaluateConfig(ExitOptions, PlanOptions, DebugOptions):
 
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file of thresholds."""
+    point: int | None = None
+    """Of a run's frontier, the point of this number; default: its most accurate one."""
     weights: Path | None = None
     """Trained ANN; default: the one that the thresholds name, or the embedded network."""
     network: str | None = None
@@ -66,7 +69,7 @@ class EvaluateConfig(ExitOptions, PlanOptions, DebugOptions):
     images: int | None = None
     """Test images; default: all."""
     timesteps: int | None = None
-    """T, counted as --delay says; default: 100, with --early-exit the run's own."""
+    """T, counted as --delay says; default: 100, with --early-exit or --point the run's own."""
     percentile: float = 99.7
     """Percentile of the baseline, where the file has no thresholds of its own for it."""
     calibration_images: int = 500
@@ -107,7 +110,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     plan, costs = config.plan(), read_costs(config.energy)
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
-    found = read_thresholds(config.run)
+    found = thresholds_of(config.run, config.point)
     source = source_of(config)
     test = source.load("test", config.images, kept(config.memory_limit))
     snn, sha256 = load_named(
@@ -124,7 +127,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     dynamics = Dynamics(config.comparison or found.get("comparison") or ">", delay)
     if config.early_exit:
         return _early_exit(config, console, found, snn, dynamics, source, test)
-    timesteps = config.timesteps or TIMESTEPS
+    timesteps = config.timesteps or (TIMESTEPS if config.point is None else timesteps_of(config.run, found))
     baseline, percentile = baseline_of(config, found, snn, source)
     if config.explain_plan:
         print_plan(console, snn, plan, dynamics, timesteps, 2, len(test))
@@ -173,8 +176,8 @@ def _early_exit(
     """The command with --early-exit."""
     folder = config.out or _folder(config)
     held = config_beside(config.run)
-    usual = TIMESTEPS if held is None else held.timesteps
-    timesteps = (config.timesteps or usual) - dynamics.silent_steps(snn.network)
+    usual = config.timesteps or timesteps_of(config.run, found)
+    timesteps = usual - dynamics.silent_steps(snn.network)
     if timesteps < 1:
         raise UserError(f"--timesteps must be above the layer delay of {snn.network.delay} steps")
     inputs = ExitInputs(

@@ -25,6 +25,8 @@ class ExportConfig(DebugOptions):
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a file of thresholds."""
     to: Literal["nir", "torch", "npz"]
+    point: int | None = None
+    """Of a run's frontier, the point of this number; default: its most accurate one."""
     out: Path | None = None
     """Folder for the files; default: export-nir, export-torch or export-npz in the run's folder."""
     target: Literal["snntorch", "spikingjelly", "norse", "sinabs", "lava"] = "snntorch"
@@ -47,7 +49,7 @@ def export(config: ExportConfig) -> list[Path]:
     console = command.TextConsole()
     at_least(config, timesteps=1)
     converted = read_converted(
-        config.run, config.weights, config.network, config.baseline, config.timesteps, console.out
+        config.run, config.weights, config.network, config.baseline, config.timesteps, console.out, config.point
     )
     folder = config.run if config.run.is_dir() else config.run.parent
     files = files_of(converted, config.to, config.target, config.v0)

@@ -17,8 +17,9 @@ import evo
 from jaxsnn.analysis.adversarial import ann_victim, perturb
 from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.analysis.energy import energy_of, read_costs
-from jaxsnn.cli import command
+from jaxsnn.cli import command, frontier
 from jaxsnn.cli.inputs import Inputs, load_inputs
+from jaxsnn.cli.open_run import OpenRun
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
 from jaxsnn.cli.search_notes import check_costs, note_of, timesteps_in_words
 from jaxsnn.conversion.start import Start
@@ -106,30 +107,6 @@ def optimize(config: OptimizeConfig) -> dict:
         return _optimize(replace(config, resume=config.resume and mine, out=config.out and mine), mine, started)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run whose folder is open.
-
-    Attributes:
-        identity: what a checkpoint must agree with to be this run's.
-        stamp: versions and device, and content hashes, for results.json.
-        started: ``time.perf_counter`` at the start of the run, time of earlier processes counted.
-    """
-
-    config: OptimizeConfig
-    folder: Path
-    console: Console
-    inputs: Inputs
-    identity: dict
-    stamp: dict
-    termination: command.Termination
-    started: float
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-
 def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
     """The command in its folder; the configuration is that of the command line."""
     console = command.TextConsole(quiet=not processes.first())
@@ -183,8 +160,8 @@ def _optimize(config: OptimizeConfig, folder: Path, started: float) -> dict:
         termination = stack.enter_context(command.leave_on_termination(goodbye))
         # several processes leave together, after a generation, or not at all
         termination.deferred = not processes.alone()
-        run = _Run(config, folder, console, inputs, identity, stamp | hashes, termination, started)
-        return _search(run)
+        run = OpenRun(config, folder, console, inputs, identity, stamp | hashes, termination, started)
+        return frontier.search_frontier(run) if config.objectives else _search(run)
 
 
 def _finished(folder: Path, console: Console) -> dict:
@@ -206,6 +183,14 @@ def _finished(folder: Path, console: Console) -> dict:
     return results
 
 
+def _draw(folder: Path, results: dict, say: Callable[[str], object]) -> None:
+    """Figures and page of a finished run."""
+    if "frontier" in results:
+        frontier.draw(folder, results, say)
+    else:
+        run_pages.draw(folder, results, run_folder.read_history(folder / "history.jsonl"), say)
+
+
 def _job(
     config: OptimizeConfig,
     inputs: Inputs,
@@ -217,7 +202,7 @@ def _job(
     )
 
 
-def _search(run: _Run) -> dict:
+def _search(run: OpenRun) -> dict:
     """The command from where its folder is open: search, or resume, compare, write and report the results."""
     config, console, folder = run.config, run.console, run.folder
     saved = checkpoint.newest(folder, console.out)
@@ -255,7 +240,7 @@ def _search(run: _Run) -> dict:
     return results
 
 
-def _introduce(run: _Run) -> None:
+def _introduce(run: OpenRun) -> None:
     config, network = run.config, run.inputs.snn.network
     steps = timesteps_in_words(config, network)
     run.console.print(
@@ -268,7 +253,7 @@ def _introduce(run: _Run) -> None:
     )
 
 
-def _calibrated(run: _Run, bar: Progress) -> Start:
+def _calibrated(run: OpenRun, bar: Progress) -> Start:
     """The network to search around, calibrated for the run's timesteps, or read again where a run is resumed."""
     config, inputs, seconds = run.config, run.inputs, time.perf_counter()
     start = load_start(run.folder, inputs.snn)
@@ -285,7 +270,7 @@ def _calibrated(run: _Run, bar: Progress) -> Start:
 
 
 def _find(
-    run: _Run, start: Start | None, saved: Checkpoint | None, bar: Progress, asked: list
+    run: OpenRun, start: Start | None, saved: Checkpoint | None, bar: Progress, asked: list
 ) -> tuple[SearchResult, list[dict]]:
     """Search, or resume from a checkpoint, and choose among the finalists; with the lines of history.jsonl."""
     config = run.config
@@ -324,7 +309,7 @@ def _find(
 
 
 def _generations(
-    run: _Run,
+    run: OpenRun,
     job: Job,
     start: Any,
     after: Generation | None,
@@ -364,7 +349,7 @@ def _generations(
 
 
 def _result(
-    run: _Run, job: Job, last: Generation, best: Candidate, final_evaluations: int, stopped: bool
+    run: OpenRun, job: Job, last: Generation, best: Candidate, final_evaluations: int, stopped: bool
 ) -> SearchResult:
     if best.genes is None:
         raise ValueError("the best candidate has no genes")
@@ -387,7 +372,7 @@ def _result(
     )
 
 
-def _test(run: _Run, start: Start | None, found: SearchResult, bar: Progress) -> dict:
+def _test(run: OpenRun, start: Start | None, found: SearchResult, bar: Progress) -> dict:
     """Baseline and optimised network on the test images; under attack, with ``clean`` beside it."""
     config, snn, test = run.config, run.inputs.snn, run.inputs.test
     attack = config.attack_used

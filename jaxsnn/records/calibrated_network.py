@@ -15,9 +15,14 @@ from jaxsnn.runtime.entries import Entries
 NAME = "calibrated.safetensors"
 
 
-def save_start(folder: Path, start: Start) -> Path:
+def name_for(timesteps: int) -> str:
+    """The file of the network that a frontier's candidates of so many timesteps are searched around."""
+    return f"calibrated-{timesteps}.safetensors"
+
+
+def save_start(folder: Path, start: Start, name: str = NAME) -> Path:
     """Write the calibrated network, and in the file's header all else; returns the path."""
-    path = folder / NAME
+    path = folder / name
     params = {name: np.asarray(value) for name, value in start.snn.params.items()}
     notes = {"genes": json.dumps(start.genes.to_record()), "calibration": json.dumps(calibration_record(start))}
     save_weights(path, start.snn.network, params, notes)
@@ -44,7 +49,7 @@ def fits_of(record: Entries) -> tuple[LayerFit, ...]:
     )
 
 
-def load_start(folder: Path, ann: SNN) -> Start | None:
+def load_start(folder: Path, ann: SNN, name: str = NAME) -> Start | None:
     """The calibrated network in a run's folder, or None where there is none.
 
     Args:
@@ -53,7 +58,7 @@ def load_start(folder: Path, ann: SNN) -> Start | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = folder / NAME
+    path = folder / name
     if not path.is_file():
         return None
     network, params, notes = load_weights(path)

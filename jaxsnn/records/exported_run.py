@@ -8,8 +8,9 @@ from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.records.finished_run import located_record, network_of
+from jaxsnn.records.frontier import thresholds_of
 from jaxsnn.records.run_config import config_beside
-from jaxsnn.records.thresholds_file import read_thresholds
+from jaxsnn.runtime.entries import Entries
 
 TIMESTEPS = 100
 """T for a file of thresholds that belongs to no run, as in jaxsnn.evaluate."""
@@ -22,6 +23,7 @@ def read_converted(
     baseline: bool = False,
     timesteps: int | None = None,
     say: Callable[[str], None] | None = None,
+    point: int | None = None,
 ) -> Converted:
     """The network that ``run``, a folder or a file of thresholds, describes.
 
@@ -30,18 +32,18 @@ def read_converted(
         baseline: its baseline, not what the search found.
         timesteps: T; None is the search's.
         say: gets a sentence for everything that was assumed about the weights.
+        point: of a frontier, counted from 1.
 
     Raises:
         UserError: no such run, or its weights are not to be found.
     """
-    found = read_thresholds(run)
+    found = thresholds_of(run, point)
     folder = run if run.is_dir() else run.parent
     snn, _ = load_named(located_record(found, folder, weights), run, weights, network, None, say)
     if baseline and found.get("baseline_thresholds") is None:
         raise UserError(f"{run} has no baseline: it has no list baseline_thresholds")
     if timesteps is None:
-        config = config_beside(run)
-        timesteps = TIMESTEPS if config is None else config.timesteps
+        timesteps = timesteps_of(run, found)
     for name in ("comparison", "delay"):
         if not isinstance(found.get(name, ""), str):
             raise UserError(f"{run}: {name} is {found[name]!r}, expected a string"[:500])
@@ -51,3 +53,15 @@ def read_converted(
         Dynamics(found.get("comparison") or ">", found.get("delay") or "layer"),
         timesteps,
     )
+
+
+def timesteps_of(run: Path, found: dict) -> int:
+    """T of a run or of a file of thresholds: what it says itself, what the run searched at, or the usual.
+
+    Raises:
+        UserError: it says something else than a whole number.
+    """
+    if found.get("timesteps") is not None:
+        return Entries(found, str(run)).count("timesteps", 1)
+    config = config_beside(run)
+    return TIMESTEPS if config is None else config.timesteps

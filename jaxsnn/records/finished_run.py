@@ -10,7 +10,7 @@ from jaxsnn.conversion.loading import check_data, load_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.records import run_folder
-from jaxsnn.records.calibrated_network import NAME, load_start
+from jaxsnn.records.calibrated_network import load_start
 from jaxsnn.records.run_config import RunConfig, from_record
 from jaxsnn.records.thresholds_file import read_thresholds
 from jaxsnn.runtime.entries import Entries
@@ -82,6 +82,8 @@ def read_run(
     for name in FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}: it is not the folder of a finished run of jaxsnn.optimize")
+    if (folder / "frontier.json").is_file():
+        raise UserError(f"{folder} holds a frontier: use jaxsnn.evaluate or jaxsnn.export with --point on it")
     thresholds = read_thresholds(folder)
     config = from_record(read_json(folder / "config.json"), folder / "config.json")
     results = read_json(folder / "results.json")
@@ -121,9 +123,12 @@ def network_of(thresholds: dict, folder: Path, snn: SNN) -> SNN:
     """
     if not thresholds.get("calibrated"):
         return snn
-    start = load_start(folder, snn)
+    name = thresholds["calibrated"]
+    if not isinstance(name, str) or Path(name).name != name:
+        raise UserError(f"{folder}: calibrated is {name!r}, expected the name of a file in it"[:500])
+    start = load_start(folder, snn, name)
     if start is None:
-        raise UserError(f"{folder} has no {NAME}, the network that its thresholds belong to")
+        raise UserError(f"{folder} has no {name}, the network that its thresholds belong to")
     return start.snn
 
 

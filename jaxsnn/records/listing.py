@@ -123,7 +123,7 @@ def read_run_state(folder: Path) -> Run | None:
             "running" if running else state,
             *_progress(command, config, rows),
             _accuracy(command, results, rows),
-            None if results is None or command == "jaxsnn.train" else _steps(results),
+            None if results is None or command == "jaxsnn.train" or "frontier" in results else _steps(results),
             changed,
             how_to_resume(folder, command) if state == "interrupted" and not running else "",
         )
@@ -157,6 +157,8 @@ def _accuracy(command: str, results: dict | None, rows: list[dict]) -> float | N
     if command == "jaxsnn.train":
         held_out = (float(row["held_out_accuracy"]) for row in rows if "held_out_accuracy" in row)
         return max(held_out, default=None) if results is None else float(results["test_accuracy"])
+    if results is not None and "frontier" in results:
+        return float(results["frontier"]["accuracy"])
     return None if results is None else float(results["optimized"]["accuracy"][-1])
 
 

@@ -25,6 +25,7 @@ FILES = (
     "curves.npz",
     "report.html",
     "calibrated.safetensors",
+    "frontier.json",
 )
 
 

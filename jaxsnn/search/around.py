@@ -54,3 +54,19 @@ class Around:
     def baseline(self) -> Genes:
         """The start, one candidate."""
         return self.decode(self.baseline_vector()[None])
+
+
+MOST_FACTOR = 1.6
+"""Where the initial population reaches, should few spikes count: all thresholds at so many times the start's."""
+
+
+def spread_out(around: Around, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Search vectors (count, 2 L) whose thresholds are higher together by factors from 1 to ``MOST_FACTOR``.
+
+    Higher thresholds in all layers mean fewer spikes, which a population around the start alone would have to find
+    layer by layer.
+    """
+    low, high, mean, std = (around.spread(name) for name in ("low", "high", "mean", "std"))
+    vectors = mean + std * rng.standard_normal((count, len(mean)))
+    vectors[:, : around.layers] *= rng.uniform(1, MOST_FACTOR, (count, 1))
+    return vectors.clip(low, high)

@@ -194,6 +194,32 @@ class PeakActivity:
         return self(replace(observed, images=images))["peak"]
 
 
+OVER = 1e4
+"""Far above what any candidate within the limit costs, and within float64's reach of the smallest difference."""
+
+
+@dataclass(frozen=True)
+class EnergyLimit:
+    """0 up to ``limit`` microjoules an image, beyond it more than any cost, and the more the farther beyond.
+
+    So a candidate that keeps the limit beats every one that does not, and of two that do not the nearer one wins,
+    as with Lampinen's rule for constraints (2002).
+
+    Attributes:
+        energy: counts of P candidates to their microjoules an image, (P,).
+    """
+
+    energy: Callable[[Observables], np.ndarray]
+    limit: float
+
+    def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
+        excess = self.energy(observed) / self.limit - 1
+        return {"over_limit": np.where(excess > 0, OVER * (1 + excess), 0.0)}
+
+    def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:
+        return self(replace(observed, images=images))["over_limit"]
+
+
 def bounded(terms: Sequence[Term]) -> list[Bounded]:
     """The terms as racing needs them; raises ``UserError`` where one knows no lower bound."""
     found = [term for term in terms if isinstance(term, Bounded)]

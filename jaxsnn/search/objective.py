@@ -95,6 +95,11 @@ class Objective:
         self._limit = data.balanced(train.labels, count, settings.seed, "the training split") if count else None
 
     @property
+    def network(self) -> Network:
+        """Of the network whose genes are searched."""
+        return self._snn.network
+
+    @property
     def gradient_passes(self) -> int:
         """Forward and backward passes of the ANN, times images, that attacks have taken so far."""
         return 0 if self.attacked is None else self.attacked.gradient_passes

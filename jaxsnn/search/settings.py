@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
+from evo.engines.gde3 import STRATEGIES
 from jaxsnn.analysis.adversarial import Attack, attack_of
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import Dynamics
@@ -79,6 +80,22 @@ class SearchSettings:
     divergence: float = 0.0
     """Weight of the divergence of the class probabilities from the ANN's, KL[T] + 0.03 times its mean over t, in
     nats; it needs no labels. Not in the paper."""
+
+    objectives: tuple[Literal["accuracy", "divergence", "latency", "energy", "synops", "peak"], ...] = ()
+    """Two or three to search at once, for a whole frontier instead of one optimum: wrong answers, the divergence
+    from the ANN, timesteps, energy, synaptic operations, activity of the busiest layer."""
+    front_timesteps: tuple[int, ...] = (2, 4, 8, 16)
+    """Timesteps among which such a search chooses, a network calibrated for each."""
+    energy_kind: Literal["FP32", "FP16", "INT8", "with memory"] = "INT8"
+    """Arithmetic whose energy is an objective or has a limit: 45 nm in a format, or with memory."""
+    max_energy: float | None = None
+    """Most microjoules an image."""
+    less_energy: float | None = None
+    """Percent of the energy to save, counted from the network that the search starts around."""
+    max_latency: int | None = None
+    """Most timesteps, with --objectives."""
+    max_peak: float | None = None
+    """Most spikes a neuron and step of the busiest layer, with --objectives."""
 
     attack: Literal["none", "fgsm", "pgd"] = "none"
     """Optimise on attacked images, crafted once on the ANN: fgsm (eq. 16) or pgd (10 steps of epsilon / 4)."""
@@ -164,6 +181,17 @@ class SearchSettings:
         """Whether eq. 11 has any weight."""
         return bool(self.alpha or self.beta or self.gamma)
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Limits of a frontier by what they are of."""
+        limits = {"energy": self.max_energy, "latency": self.max_latency, "peak": self.max_peak}
+        return {name: float(limit) for name, limit in limits.items() if limit is not None}
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether one optimum is searched below a limit of energy."""
+        return not self.objectives and (self.max_energy is not None or self.less_energy is not None)
+
     def checked(self) -> Self:
         """The same settings; raises ``UserError`` where one is out of its range or contradicts another."""
         counts = dict.fromkeys(("generations", "images", "finalists", "limit_images", "calibration_images"), 1)
@@ -211,12 +239,68 @@ class SearchSettings:
                 f"{named(self, 'start')} calibrated searches factors on thresholds and shifts of initial "
                 f"membranes: leave {', '.join(named(self, n) for n in ('search', 'space', 'leak', 'v0'))} out"
             )
+        self._check_objectives()
         if not 0 < self.low < 1 < self.high:
             raise UserError(
                 f"{named(self, 'low')} {self.low} and {named(self, 'high')} {self.high} must be above 0, with 1, "
                 "the baseline, between them"
             )
         return self
+
+    def _check_objectives(self) -> None:
+        """Raise ``UserError`` where a frontier, or a limit, contradicts something else."""
+        in_range(self, "(0, inf)", "max_energy", "max_peak")
+        in_range(self, "(0, 100)", "less_energy")
+        at_least(self, max_latency=1, front_timesteps=1)
+        at_most(self, front_timesteps=MOST)
+        objectives, less = named(self, "objectives"), named(self, "less_energy")
+        if not self.objectives:
+            for name in ("max_latency", "max_peak"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"{named(self, name)} is a limit of a frontier: give {objectives}, too")
+            if self.max_energy is not None and self.less_energy is not None:
+                raise UserError(f"{named(self, 'max_energy')} and {less} are two limits of the energy: give one")
+            if self.budgeted and self.start != "calibrated":
+                raise UserError(f"a limit of the energy needs {named(self, 'start')} calibrated: give that too")
+            if self.budgeted and self.attack != "none":
+                raise UserError(f"a limit of the energy is of clean images: leave {named(self, 'attack')} out")
+            return
+        if len(set(self.objectives)) != len(self.objectives) or len(self.objectives) not in (2, 3):
+            raise UserError(
+                f"{objectives} is {' '.join(self.objectives)}, expected two or three different ones: for one "
+                "alone, weigh the cost instead"
+            )
+        if not self.front_timesteps or sorted(set(self.front_timesteps)) != list(self.front_timesteps):
+            raise UserError(
+                f"{named(self, 'front_timesteps')} is {' '.join(map(str, self.front_timesteps)) or 'empty'}, "
+                "expected whole numbers in ascending order, none twice"
+            )
+        if self.population < len(self.front_timesteps):
+            raise UserError(
+                f"{named(self, 'population')} is {self.population}, expected at least one candidate for each of "
+                f"the {len(self.front_timesteps)} {named(self, 'front_timesteps')}"
+            )
+        if self.max_latency is not None and self.max_latency < self.front_timesteps[0]:
+            raise UserError(
+                f"{named(self, 'max_latency')} is {self.max_latency}, below all {named(self, 'front_timesteps')}"
+            )
+        if self.race is not None:
+            raise UserError(
+                f"{named(self, 'race')} stops candidates that lose by one cost, which a frontier does not have: "
+                f"leave it or {objectives} out"
+            )
+        if self.strategy not in (None, *STRATEGIES):
+            raise UserError(
+                f"{named(self, 'strategy')} is {self.strategy}, expected one of {', '.join(STRATEGIES)} with "
+                f"{objectives}, which has no single best candidate"
+            )
+        usual = [("start", "calibrated"), ("subset", "fixed"), ("attack", "none"), ("engine", "scipy")]
+        for name, value in (*usual, ("less_energy", None)):
+            if getattr(self, name) != value:
+                wanted = "leave it out" if value is None else f"expected {value}"
+                raise UserError(
+                    f"{named(self, name)} is {getattr(self, name)}, which does not go with {objectives}: {wanted}"
+                )
 
 
 def settings_in(
