@@ -57,8 +57,9 @@ class ImportConfig(DebugOptions, DataOptions):
     to put pools, strides and shortcuts into."""
     input_shape: tuple[int, ...] | None = None
     """Shape of one input of a whole model whose file leaves it open (3 32 32, say); default: the images'."""
-    max_pool: Literal["refuse", "average"] = "refuse"
-    """What becomes of a whole model's max pools: average puts average pools in their place."""
+    max_pool: Literal["refuse", "spiking", "average"] = "refuse"
+    """What becomes of a whole model's max pools: spiking lets the input of each window that has fired most pass
+    its spikes; average puts average pools in their place, to be trained further."""
     mean: tuple[float, ...] | None = None
     """Mean of the pixels (in [0, 1]) per channel, with which the network was trained; default: CIFAR-10's for
     weights, 0 for a whole model."""

@@ -6,7 +6,8 @@ addition a weight), reads each weight, and reads and writes a membrane for each;
 once more a step, and a spike that is sent costs an addition and a write. The first map is dense, and the ANN is
 dense throughout. A byte costs what its buffer's size makes it cost. The formulas are those of SpikingJelly 2.0.0's
 ``estimate_lemaire_energy``, with which the tests compare them where it is installed, but that a dense first map is
-computed once, its drive being constant. A pool passes spikes on and costs nothing.
+computed once, its drive being constant. A pool passes spikes on and costs nothing; a max
+pool is taken to pass all of them, which is an upper bound.
 """
 
 import math

@@ -18,9 +18,10 @@ import numpy as np
 
 from jaxsnn.analysis.operations import products
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Arrays, Conv, Dense, Edge, Network, Op, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, Arrays, Conv, Dense, Network, Op, layer_shapes, output_shape
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import linear_map
+from jaxsnn.networks.senders import heard, own
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.simulation.step import initial_state, neurons_of, snn_step, wire
 
@@ -51,7 +52,7 @@ class NeuroBench:
 
 
 class _Site(NamedTuple):
-    """A map that is counted: the ops in front of it in its edge; the shapes of the edge's input and of its own."""
+    """A map that is counted: its edge's sender, the linear ops in front of it; the shapes that both read."""
 
     source: int
     before: tuple[Op, ...]
@@ -112,18 +113,14 @@ def neurobench(
 
 
 def _sites(network: Network) -> list[_Site]:
-    shapes, found = layer_shapes(network), []
-    for layer in network.layers:
-        for edge in layer.edges:
-            found += _sites_of(edge, network.input_shape if edge.source == IMAGE else shapes[edge.source])
-    return found
+    return [site for edges in heard(network) for edge, *place in edges for site in _sites_of(edge.linear, *place)]
 
 
-def _sites_of(edge: Edge, whole: tuple[int, ...]) -> list[_Site]:
+def _sites_of(ops: tuple[Op, ...], sender: int, whole: tuple[int, ...]) -> list[_Site]:
     shape, found = whole, []
-    for position, op in enumerate(edge.ops):
+    for position, op in enumerate(ops):
         if isinstance(op, Conv | Dense):
-            found.append(_Site(edge.source, edge.ops[:position], op, whole, shape))
+            found.append(_Site(sender, ops[:position], op, whole, shape))
         shape = output_shape(op, shape)
     return found
 
@@ -145,7 +142,7 @@ def _count(
     wiring, neurons = wire(network, params, images, jnp.float32), neurons_of(network, genes, params)
     before = [linear_map(site.before, params, site.whole, sums=jnp.float32) for site in sites]
     reaches = [_reach(site, params) for site in sites]
-    pixels, batch = preprocess(network, images), len(images)
+    pixels, batch, layers = preprocess(network, images), len(images), own(network)
 
     def step(state, _):
         new, spikes = snn_step(network, dynamics, wiring, neurons, state)
@@ -155,7 +152,7 @@ def _count(
             axes = tuple(range(1, x.ndim))
             operations.append(jnp.where(x != 0, reach, 0).sum(axes))
             binary.append(((x == 0) | (jnp.abs(x) == 1)).all(axes))
-        fired = jnp.stack([s.astype(jnp.int32).reshape(batch, -1).sum(1) for s in spikes]).sum(0)
+        fired = jnp.stack([spikes[k].astype(jnp.int32).reshape(batch, -1).sum(1) for k in layers]).sum(0)
         pairs = zip(state.membranes, new.membranes)
         changed = jnp.stack([(a != b).reshape(batch, -1).sum(1) for a, b in pairs]).sum(0)
         return new, _Counts(jnp.stack(operations), jnp.stack(binary), fired, changed)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import activations
 from jaxsnn.networks.forward import ann_forward
+from jaxsnn.networks.senders import own
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.simulation.step import initial_state, neurons_of, snn_step, wire
 
@@ -57,12 +58,12 @@ def snn_sensitivity(
 def _spike_counts(network, params, genes, images, steps: int, comparison: str) -> list[jax.Array]:
     """Spikes of every neuron over ``steps`` delay-free steps, (B, *shape) per layer; ``genes`` are (L,) each."""
     wiring, neurons = wire(network, params, images), neurons_of(network, genes, params)
-    dynamics = Dynamics(comparison, "none")
+    dynamics, layers = Dynamics(comparison, "none"), own(network)
 
     def step(carry, _):
         state, counts = carry
         state, spikes = snn_step(network, dynamics, wiring, neurons, state)
-        return (state, [count + s for count, s in zip(counts, spikes)]), None
+        return (state, [count + spikes[number] for count, number in zip(counts, layers)]), None
 
     state = initial_state(network, neurons, len(images))
     start = (state, [jax.numpy.zeros_like(v) for v in state.membranes])

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsnn.conversion.graph import NO_PADS, Affine, Convolution, Linear, Norm, Pad, Pool
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import AvgPool, BatchNorm, Conv, Dense, Op, Params, output_shape
+from jaxsnn.networks.description import AvgPool, BatchNorm, Conv, Dense, MaxPool, Op, Params, output_shape
 
 Linears = Convolution | Linear | Norm | Affine | Pool | Pad
 LARGEST_IDENTITY = 4096
@@ -63,6 +63,8 @@ def as_affine(norm: Norm) -> Affine:
 
 def _passes(pool: Pool, shifts: bool) -> bool:
     """Whether scales, and shifts too, may cross a pool."""
+    if pool.kind == "max":
+        return False
     return not shifts or pool.pads == NO_PADS or not pool.count_pads
 
 
@@ -188,6 +190,8 @@ def op_of(step: Step) -> Op:
             return Conv(step.name, len(weight), (high, wide), conv.stride, bias is not None, **options)
         case Linear(weight=weight, bias=bias):
             return Dense(step.name, len(weight), bias is not None)
+        case Pool(kind="max") as pool:
+            return MaxPool(pool.window, pool.stride, pool.pads)
         case Pool() as pool:
             return AvgPool(pool.window, pool.stride, pool.pads, pool.count_pads)
         case Norm(epsilon=epsilon):

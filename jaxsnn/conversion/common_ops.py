@@ -111,6 +111,9 @@ def pool(
     height, width = builder.shapes[x][2:]
     if isinstance(pads, str):
         pads = same_pads((height, width), sides, strides, pads)
+    if ceil and kind == "max":  # what the last windows read beyond the image is never the largest
+        bottom, right = map(_reached, (height, width), pads, sides, strides)
+        pads, ceil = ((pads[0][0], bottom), (pads[1][0], right)), False
     operation = Pool(kind, sides, strides, pads, count_pads or pads == NO_PADS)
     if any(max(pad) >= side for pad, side in zip(pads, sides)):
         raise UserError(f"{name} pads its pool by {pads}, expected less than its window {sides}")
@@ -123,6 +126,15 @@ def pool(
                 f"{name} pools with ceil_mode, whose last windows reach beyond the image: set ceil_mode=False"
             )
     return back(builder, builder.add(operation, x, name=name), dimensions, name)
+
+
+def _reached(side: int, pad: Pair, span: int, step: int) -> int:
+    """Padding behind an axis with which every window that begins on the input is whole."""
+    front, behind = pad
+    windows = -(-(side + front + behind - span) // step) + 1
+    if (windows - 1) * step >= side + front:
+        windows -= 1
+    return max(behind, (windows - 1) * step + span - side - front)
 
 
 def adaptive_pool(builder: Builder, x: ValueId, kind: str, name: str, target: Sequence[int | None]) -> ValueId:

@@ -15,6 +15,7 @@ from jaxsnn.networks.description import (
     Dense,
     Dropout,
     Edge,
+    MaxPool,
     Network,
     Params,
     ScaleNorm,
@@ -82,7 +83,7 @@ def _fold_norm(
     index = len(ops) - 1
     while index >= 0 and isinstance(ops[index], AvgPool):
         index -= 1
-    if index < 0:
+    if index < 0 or isinstance(ops[index], MaxPool):
         raise UserError(f"{where}: {norm.name} has no convolution or dense map in front of it to fold into")
     target = ops[index]
     if uses[target.name] > 1:

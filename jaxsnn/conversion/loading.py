@@ -101,7 +101,8 @@ def load(
         input_shape: of one input of a live model as it takes it: (C, H, W) in PyTorch, (H, W, C) in Flax.
         mean, std: of pixels in [0, 1], one number or one for each channel, with which a model's input was
             normalised; without them it is taken to see pixels in [0, 1].
-        max_pool: what becomes of a model's max pools: "refuse", or "average" for average pools in their place.
+        max_pool: what becomes of a model's max pools: "refuse"; "spiking", where the input that has fired most
+            passes its spikes; or "average" for average pools in their place, to be trained further.
         say: gets a sentence for everything that was assumed of a model, and how far the logits are from its own.
 
     Raises:

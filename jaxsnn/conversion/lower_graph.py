@@ -119,14 +119,14 @@ class _Lowering:
                 return normalised(norm, x, name)
             case Affine(scale=scale, shift=shift):
                 return scaled(scale, shift, x, name)
-            case Pool(kind="max"):
-                raise UserError(
-                    f"{name} is a max pool, which spiking neurons cannot compute exactly: import with "
-                    "--max-pool average (max_pool='average' in Python), which puts an average pool in its place, "
-                    "and train further"
-                )
-            case Pool() as pool:
-                expect_image(x, name, "an average pool")
+            case Pool(kind=kind) as pool:
+                expect_image(x, name, f"a {kind} pool")
+                bare = all(not term.steps and term.source != IMAGE for p in x.parts for term in p.terms)
+                if kind == "max" and not (bare and all(len(part.terms) == 1 for part in x.parts)):
+                    raise UserError(
+                        f"{name} is a max pool of what is no activation, so that no spikes arrive that it could "
+                        "choose among: put it right behind a ReLU, or import with --max-pool average"
+                    )
                 target = pool.taps.target(x.sides or (1, 1))
                 return replace(x, parts=each(x, lambda part: part.then(name, pool)), sides=target)
             case Pad(pads=pads):

@@ -16,6 +16,7 @@ from jaxsnn.networks.description import (
     Dropout,
     Edge,
     Layer,
+    MaxPool,
     Network,
     Op,
     Params,
@@ -151,7 +152,7 @@ def _row(layer: Layer, edge: Edge, op: Op, shape: Shape, modules: dict[str, Modu
             what = f"OIHW to HWIO{bias}"
         case Dense():
             what = f"transposed{' from CHW order' if len(shape) == 3 else ''}{bias}"
-        case AvgPool():
+        case AvgPool() | MaxPool():
             what = f"{'x'.join(map(str, op.taps.sides))}, has no weights"
         case Dropout():
             what = "left out"

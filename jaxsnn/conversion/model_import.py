@@ -15,6 +15,7 @@ from jaxsnn.conversion.from_pt2 import graph_of_pt2
 from jaxsnn.conversion.graph import Graph, with_average_pools
 from jaxsnn.conversion.graph_values import image_shape
 from jaxsnn.conversion.lower_graph import lower
+from jaxsnn.conversion.pool_order import behind_activations, max_pools
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network, Params
 from jaxsnn.networks.forward import ann_forward
@@ -23,6 +24,8 @@ SUFFIXES = (".onnx", ".pt2")
 """Files that hold a whole model."""
 TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit, that rounding may make."""
+MAX_POOLS = ("refuse", "average", "spiking")
+"""What can become of max pools."""
 RANDOM_IMAGES = 8
 """Images on which logits are compared where none are given."""
 Logits = Callable[[np.ndarray], np.ndarray]
@@ -69,17 +72,25 @@ def import_model(
             in Flax; files say it themselves.
         mean, std: of pixels in [0, 1], with which the model's input was normalised: a number for all channels or
             one for each. The model is taken to see pixels in [0, 1] unless they are given.
-        max_pool: "refuse", or "average", which puts an average pool in the place of every max pool.
+        max_pool: "refuse"; "spiking", where in each window the input that has fired most passes its spikes; or
+            "average", which puts an average pool in the place of every max pool.
         images: (N, H, W, C), uint8 or float pixels in [0, 1], to compare logits on; random ones where they are
             not given or are no images for this model.
 
     Raises:
         UserError: the model does something that is not converted, by its name in the model, or the logits differ.
     """
-    if max_pool not in ("refuse", "average"):
-        raise UserError(f"max_pool is {max_pool!r}, expected 'refuse' or 'average'")
+    if max_pool not in MAX_POOLS:
+        raise UserError(f"max_pool is {max_pool!r}, expected one of {', '.join(map(repr, MAX_POOLS))}")
     graph, own, compared_with, called = _graph_of(source, input_shape)
-    pooled = graph if max_pool == "refuse" else with_average_pools(graph)
+    pooled = with_average_pools(graph) if max_pool == "average" else behind_activations(graph)
+    pools = max_pools(pooled)
+    if pools and max_pool == "refuse":
+        raise UserError(
+            f"{pools[0]} is a max pool, which spiking neurons only come near: import with --max-pool spiking "
+            "(max_pool='spiking' in Python), where in each window the input that has fired most passes its "
+            "spikes, or with --max-pool average, which puts an average pool in its place, and train further"
+        )
     (_, _, channels), _ = image_shape(graph.shapes[0], graph.axes)
     means, stds, said = _normalisation(mean, std, channels)
     network, params = lower(pooled, name or called, means, stds)
@@ -89,7 +100,9 @@ def import_model(
         pixels, which = (images / 255 if images.dtype == np.uint8 else images).astype(np.float32), "images"
     x = _inputs(network, pooled, pixels)
     notes = [*said, *pooled.notes]
-    if pooled is not graph:  # the model's own logits are another network's
+    if pools:
+        notes.append(f"max pools pass the spikes of the input that has fired most: {', '.join(pools)}")
+    if pooled.notes != graph.notes:  # the model's own logits are another network's
         expected, theirs = _in_batches(pooled, x), own(x)
         changed = float(np.abs(expected - theirs).max())
         notes.append(f"the model's logits with its max pools, from {compared_with}, are up to {changed:.2g} away")

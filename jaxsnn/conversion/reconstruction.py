@@ -51,7 +51,8 @@ def fan_in(network: Network, layer: Layer) -> int:
 def inputs_of(edge: Edge, x: jax.Array) -> jax.Array:
     """What each weight of the edge's map multiplies, (N, positions, K), for inputs ``x`` (N, *shape).
 
-    K counts as ``kernel_matrix`` does. A pool after the map averages what its weights multiply.
+    K counts as ``kernel_matrix`` does. A pool after the map averages what its weights multiply. The largest of the
+    inputs' mean spikes is the mean of those that a max pool passes.
     """
     op = maps_of(edge)[0]
     at = edge.ops.index(op)

@@ -18,6 +18,7 @@ from jaxsnn.networks.description import (
     Dense,
     Dropout,
     Edge,
+    MaxPool,
     Network,
     Op,
     Params,
@@ -69,6 +70,11 @@ def torch_logits(
                     for part in (x, whole)
                 )
                 return sums if op.count_padding else sums / counts
+            case MaxPool():
+                taps = op.taps
+                return functional.max_pool2d(
+                    functional.pad(x, _around(taps), value=-np.inf), taps.sides, taps.strides
+                )
             case BatchNorm() | ScaleNorm():
                 epsilon = op.epsilon if isinstance(op, BatchNorm) else EPSILON
                 statistics = own["running_mean"], own["running_var"]
@@ -167,7 +173,7 @@ def sequential(network: Network) -> list[tuple[str, str]] | None:
         if not flat and _flattens_here(edge, op):
             lines.append(("", "Flatten()"))
             flat = True
-        if isinstance(op, Conv | AvgPool) and _uneven(op.taps):
+        if isinstance(op, Conv | AvgPool | MaxPool) and _uneven(op.taps):
             if isinstance(op, AvgPool) and not op.count_padding:
                 raise UserError(
                     f"layer {layer.name} has a pool that does not count uneven padding: PyTorch has no such module"
@@ -206,10 +212,12 @@ def _expression(op: Op, shape: tuple[int, ...]) -> str:
             return f"Conv2d({shape[-1]}, {op.features}, {window}, bias={op.bias}{extra})"
         case Dense():
             return f"Linear({np.prod(shape)}, {op.features}, bias={op.bias})"
-        case AvgPool():
+        case AvgPool() | MaxPool():  # padded zeros are never above a maximum of activations
             more = {"stride": (op.stride, None), "padding": (_padding(op.taps), 0)}
+            if isinstance(op, AvgPool):
+                more |= {"count_include_pad": (op.count_padding, True)}
             extra = "".join(f", {name}={value}" for name, (value, usual) in more.items() if value != usual)
-            return f"AvgPool2d({op.window}{extra}{'' if op.count_padding else ', count_include_pad=False'})"
+            return f"{type(op).__name__}2d({op.window}{extra})"
         case Dropout():
             return f"Dropout({op.rate})"
     epsilon = op.epsilon if isinstance(op, BatchNorm) else EPSILON

@@ -22,10 +22,12 @@ from jaxsnn.networks.description import (
     Dense,
     Dropout,
     Edge,
+    MaxPool,
     Network,
     layer_shapes,
     output_shape,
 )
+from jaxsnn.networks.senders import has_gates
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.networks.taps import Taps
 from jaxsnn.simulation.integers import IntegerSNN, integer_neurons, integer_pixels, quantize
@@ -51,7 +53,7 @@ arithmetic is in integers that fit into 32 bits for {steps} steps, so that every
 
 Run {steps} steps{delay}. In a step the layers act one after the
 other and see the spikes of the same step; the image is the same at every step, and its drive need be computed only
-once. Pools are sums. The last layer has no neurons: its sums are added up over the steps, and the class is that of
+once. {pools} The last layer has no neurons: its sums are added up over the steps, and the class is that of
 the largest.
 
 ```python
@@ -74,7 +76,16 @@ def windows(x, op):
     return sliding_window_view(x, spans, (2, 3))[:, :, ::down, ::right, ::dy, ::dx]
 
 
-def apply(op, x, arrays):
+def pass_spikes(op, x, counts):
+    """A max pool: a spike passes where it raises the largest spike count of its window."""
+    before = counts.get(id(op), np.zeros_like(x))
+    counts[id(op)] = before + x
+    return windows(counts[id(op)], op).max((4, 5)) - windows(before, op).max((4, 5))
+
+
+def apply(op, x, arrays, counts):
+    if op["op"] == "max_pool":
+        return pass_spikes(op, x, counts)
     if op["op"] == "flatten":
         return x.reshape(len(x), -1)
     if op["op"] == "sum_pool":
@@ -90,7 +101,7 @@ def simulate(images, network, arrays):
     """Scores (steps, N, classes) and spikes per layer, of images uint8 (N, channels, height, width)."""
     pixels = arrays["pixels"][images, np.arange(images.shape[1])[:, None, None]].astype(np.int64)
     fires = {">": np.greater, ">=": np.greater_equal}[network["comparison"]]
-    membranes, spikes, total, scores = {}, {}, 0, []
+    membranes, counts, spikes, total, scores = {}, {}, {}, 0, []
     for _ in range(network["steps"]):
         outputs = {-1: pixels}
         for index, layer in enumerate(network["layers"]):
@@ -102,7 +113,7 @@ def simulate(images, network, arrays):
             for edge in layer["edges"]:
                 x = outputs[edge["source"]]
                 for op in edge["ops"]:
-                    x = apply(op, x, arrays)
+                    x = apply(op, x, arrays, counts)
                 drive = drive + x * (own[edge["gain"]] if "gain" in edge else 1)
             if "threshold" not in own:  # the last layer
                 total = total + drive
@@ -121,6 +132,11 @@ def load(folder="."):
 '''
 
 
+GATES = """\
+Average pools are sums. A max pool counts its inputs' spikes, and a spike
+passes where it raises the largest count of its window, so that the input that has fired most passes its spikes."""
+
+
 def integer_files(converted: Converted) -> dict[str, bytes]:
     """Contents by file name; raises ``UserError`` for networks that integers cannot express."""
     integers = quantize(converted.snn)
@@ -136,6 +152,7 @@ def integer_files(converted: Converted) -> dict[str, bytes]:
         words="above" if converted.dynamics.comparison == ">" else "at or above",
         delay=silent,
         program=PROGRAM,
+        pools=GATES if has_gates(converted.network) else "Pools are sums.",
     )
     return {
         ARRAYS: content.getvalue(),
@@ -225,6 +242,8 @@ def _ops(edge: Edge, shape: tuple[int, ...], weight: str) -> list[dict[str, Any]
                 if not op.count_padding:
                     raise UserError("an average pool that leaves its padding out cannot be exported as integers")
                 found.append({"op": "sum_pool", **_taps(op.taps)})
+            case MaxPool():
+                found.append({"op": "max_pool", **_taps(op.taps)})
             case Dropout():
                 pass
             case _:

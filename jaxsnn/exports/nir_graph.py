@@ -29,6 +29,7 @@ from jaxsnn.networks.description import (
     Dense,
     Dropout,
     Edge,
+    MaxPool,
     layer_shapes,
     output_shape,
 )
@@ -144,6 +145,8 @@ def _pieces(edge: Edge, shape: tuple[int, ...], params: Arrays, dialect: Dialect
                 found.append(_pool(op, shape, dialect))
             case Dropout():
                 pass
+            case MaxPool():
+                raise UserError("NIR has no max pool, of spikes or of values: export to torch or npz")
             case _:
                 raise UserError(f"{type(op).__name__} has no counterpart in NIR: export to torch")
         if isinstance(op, Conv | Dense):

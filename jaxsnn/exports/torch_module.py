@@ -27,10 +27,12 @@ from jaxsnn.networks.description import (
     Dense,
     Dropout,
     Edge,
+    MaxPool,
     Network,
     layer_shapes,
     output_shape,
 )
+from jaxsnn.networks.senders import has_gates
 from jaxsnn.networks.taps import short
 
 CODE, WEIGHTS = "network.py", "network.safetensors"
@@ -71,7 +73,7 @@ class Layer(nn.Module):
         self.register_buffer("leak", torch.ones(()))
 
 
-class Network(nn.Module):
+{gate}class Network(nn.Module):
     def __init__(self):
         super().__init__()
         self.register_buffer("mean", torch.tensor({mean}).view(-1, 1, 1))
@@ -81,7 +83,7 @@ class Network(nn.Module):
         ])
 
     def forward(self, pixels, steps=STEPS):
-        image = (pixels - self.mean) / self.std
+{reset}        image = (pixels - self.mean) / self.std
         constant = [layer.bias for layer in self.layers]
         for index, layer in enumerate(self.layers):
             for source, linear in zip(layer.sources, layer.maps):
@@ -112,6 +114,28 @@ def load(weights=Path(__file__).with_name("{weights}")):
 '''
 
 
+GATE = '''\
+class Gate(nn.MaxPool2d):
+    """A spiking max pool: a spike passes where it raises the largest spike count of its window, so that the input
+    that has fired most passes its spikes."""
+
+    counts = None
+
+    def forward(self, spikes):
+        before = 0 if self.counts is None else super().forward(self.counts)
+        self.counts = spikes if self.counts is None else self.counts + spikes
+        return super().forward(self.counts) - before
+
+
+'''
+RESET = """\
+        for module in self.modules():
+            if isinstance(module, Gate):
+                module.counts = None
+"""
+"""What only networks with max pools need."""
+
+
 def torch_files(converted: Converted) -> dict[str, bytes]:
     """Contents by file name: the code and the weights."""
     return {CODE: code(converted).encode(), WEIGHTS: save(tensors(converted))}
@@ -121,7 +145,7 @@ def code(converted: Converted) -> str:
     """The Python file. Of the network's names only letters, digits and underscores stand in it."""
     network = converted.network
     height, width, channels = network.input_shape
-    lines = []
+    pooled, lines = has_gates(network), []
     for index, (name, shape) in enumerate(zip(plain_names(network.layers), _number_shapes(converted))):
         edges = network.layers[index].edges
         first = f"""            Layer("{name}", {shape}, {[edge.source for edge in edges]}"""
@@ -146,6 +170,8 @@ def code(converted: Converted) -> str:
         layers="\n".join(lines),
         comparison=converted.dynamics.comparison,
         weights=WEIGHTS,
+        gate=GATE if pooled else "",
+        reset=RESET if pooled else "",
     )
 
 
@@ -207,7 +233,7 @@ def _modules(edge: Edge, shape: tuple[int, ...]) -> list[tuple[object, tuple[int
     for op in edge.ops:
         if isinstance(op, Dense) and len(shape) == 3:
             found.append((None, shape))
-        if isinstance(op, Conv | AvgPool) and even_pads(op.taps.pads) is None:
+        if isinstance(op, Conv | AvgPool | MaxPool) and even_pads(op.taps.pads) is None:
             if isinstance(op, AvgPool) and not op.count_padding:
                 raise UserError(
                     "PyTorch has no average pool that leaves zeros out which differ between the sides of an input"
@@ -244,6 +270,10 @@ def _module(op: object, shape: tuple[int, ...]) -> str:
             given |= {"count_include_pad": op.count_padding}
             rest = _options(given, {"stride": short(taps.sides), "padding": 0, "count_include_pad": True})
             return f"nn.AvgPool2d({short(taps.sides)}{rest})"
+        case MaxPool():  # of counts, which padded zeros never exceed
+            taps = op.taps
+            given = {"stride": taps.strides, "padding": even_pads(taps.pads) or (0, 0)}
+            return f"Gate({short(taps.sides)}{_options(given, {'stride': short(taps.sides), 'padding': 0})})"
     raise UserError(f"{type(op).__name__} cannot be exported to PyTorch: only convolutions, dense maps and pools")
 
 

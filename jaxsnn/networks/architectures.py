@@ -1,8 +1,8 @@
 """Networks by name.
 
 Every architecture takes ``classes``, ``input_shape`` (H, W, C), ``width`` (a factor on the features of all
-layers but the read-out), ``norm``, ``mean`` and ``std``. There are no max pools: spiking neurons cannot compute a
-maximum exactly, so average pools stand in their place.
+layers but the read-out), ``norm``, ``mean`` and ``std``. Their pools are average pools, which spiking neurons
+compute exactly.
 """
 
 import difflib

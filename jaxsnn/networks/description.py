@@ -3,7 +3,8 @@
 A network is a tuple of layers. A layer sums linear maps (``Edge``) of earlier layers' outputs, or of the
 image, and passes the sum through its activation: a ReLU in the ANN, integrate-and-fire neurons in the SNN. The
 last layer has no activation: its sum is the class scores. A residual add is a layer with two edges; a pool
-before the activation follows the convolution in its edge, a pool after it is at the start of the next edge.
+before the activation follows the convolution in its edge, a pool after it is at the start of the next edge. A max
+pool is not linear and stands first in an edge that reads a layer (``jaxsnn.networks.senders``).
 
 Whatever is linear needs no op of its own. A map of a sum without an activation between (the linear bottleneck of
 MobileNetV2) is the sum of its maps: the op stands at the end of several edges, under one name, which shares its
@@ -119,29 +120,58 @@ class AvgPool:
     count_padding: bool = True
 
     def __post_init__(self):
-        check_sizes("AvgPool", 1, window=self.window)
-        check_pads("AvgPool", self.padding)
-        stride = None
-        if self.stride is not None:
-            check_sizes("AvgPool", 1, stride=self.stride)
-            stride = None if pair(self.stride) == pair(self.window) else short(self.stride)
-        for side, pads in zip(pair(self.window), pads_of(self.padding)):
-            if max(pads) >= side:
-                raise UserError(f"padding of AvgPool is {self.padding!r}, expected less than its window")
-        padding = short_pads(self.padding)
-        counted = self.count_padding or padding == 0
-        _set(self, window=short(self.window), stride=stride, padding=padding, count_padding=counted)
+        _check_window(self)
+        _set(self, count_padding=self.count_padding or self.padding == 0)
 
     @property
     def taps(self) -> Taps:
         """What each output position reads."""
-        sides = pair(self.window)
-        return Taps(sides, sides if self.stride is None else pair(self.stride), pads_of(self.padding))
+        return _taps_of(self)
 
     @property
     def plain(self) -> bool:
         """Whether the windows are disjoint squares without padding."""
         return isinstance(self.window, int) and self.stride is None and self.padding == 0
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Largest value of each window; ``window``, ``stride`` and ``padding`` as in ``AvgPool``. Padding never is it.
+
+    Spiking neurons have gates in its place (``jaxsnn.networks.senders``).
+    """
+
+    window: int | Pair = 2
+    stride: int | Pair | None = None
+    padding: int | Pads = 0
+
+    def __post_init__(self):
+        _check_window(self)
+
+    @property
+    def taps(self) -> Taps:
+        """What each output position reads."""
+        return _taps_of(self)
+
+
+def _check_window(op: AvgPool | MaxPool) -> None:
+    """Check the sizes of a pool, and write equal ones in one way."""
+    name = type(op).__name__
+    check_sizes(name, 1, window=op.window)
+    check_pads(name, op.padding)
+    stride = None
+    if op.stride is not None:
+        check_sizes(name, 1, stride=op.stride)
+        stride = None if pair(op.stride) == pair(op.window) else short(op.stride)
+    for side, pads in zip(pair(op.window), pads_of(op.padding)):
+        if max(pads) >= side:
+            raise UserError(f"padding of {name} is {op.padding!r}, expected less than its window")
+    _set(op, window=short(op.window), stride=stride, padding=short_pads(op.padding))
+
+
+def _taps_of(op: AvgPool | MaxPool) -> Taps:
+    sides = pair(op.window)
+    return Taps(sides, sides if op.stride is None else pair(op.stride), pads_of(op.padding))
 
 
 @dataclass(frozen=True)
@@ -174,15 +204,26 @@ class Dropout:
 
 WithParameters = Conv | Dense | BatchNorm | ScaleNorm
 """Ops that have parameters, and therefore a name."""
-Op = WithParameters | AvgPool | Dropout
+Op = WithParameters | AvgPool | MaxPool | Dropout
 
 
 @dataclass(frozen=True)
 class Edge:
-    """Linear ``ops``, applied in order to the output of layer ``source`` (``IMAGE`` for the image)."""
+    """``ops``, applied in order to the output of layer ``source`` (``IMAGE`` for the image); linear but for a max
+    pool in front."""
 
     source: int
     ops: tuple[Op, ...]
+
+    @property
+    def max_pool(self) -> MaxPool | None:
+        """The max pool in front, if there is one."""
+        return self.ops[0] if self.ops and isinstance(self.ops[0], MaxPool) else None
+
+    @property
+    def linear(self) -> tuple[Op, ...]:
+        """The ops behind it."""
+        return self.ops if self.max_pool is None else self.ops[1:]
 
 
 def then(edges: tuple[Edge, ...], *ops: Op) -> tuple[Edge, ...]:
@@ -262,9 +303,10 @@ def output_shape(op: Op, shape: tuple[int, ...]) -> tuple[int, ...]:
                     f"{what} divides {shape[2]} channels and {op.features} features into {op.groups} groups: "
                     "both must divide"
                 )
-        case AvgPool():
+        case AvgPool() | MaxPool():
             high, wide = pair(op.window)
-            what, features = f"a {high}x{wide} average pool", shape[-1]
+            kind = "average" if isinstance(op, AvgPool) else "max"
+            what, features = f"a {high}x{wide} {kind} pool", shape[-1]
         case Dense():
             return (op.features,)
         case _:
@@ -312,6 +354,12 @@ def walk(network: Network) -> list[tuple[Layer, Edge, Op, tuple[int, ...]]]:
             if not IMAGE <= edge.source < len(shapes):
                 raise UserError(f"layer {layer.name} reads layer {edge.source}, which does not come before it")
             shape = source_shape(network, shapes, edge)
+            late = any(isinstance(op, MaxPool) for op in edge.linear)
+            if late or (edge.max_pool is not None and edge.source == IMAGE):
+                raise UserError(
+                    f"layer {layer.name} has a max pool {'behind other ops' if late else 'of the image'}: it must "
+                    "stand first in an edge that reads a layer, where it chooses among that layer's spikes"
+                )
             for op in edge.ops:
                 rows.append((layer, edge, op, shape))
                 shape = output_shape(op, shape)

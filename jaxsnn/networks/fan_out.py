@@ -4,18 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, Op, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, Op, output_shape
 from jaxsnn.networks.linear_maps import tap_table
+from jaxsnn.networks.senders import heard, senders
 
 
 def fan_out(network: Network) -> list[np.ndarray]:
-    """How many weights one spike drives, per spiking layer: int64 (H, W), or (1, 1) after a dense layer."""
-    shapes = layer_shapes(network)
-    totals = [np.zeros(shape[:2] if len(shape) == 3 else (1, 1), np.int64) for shape in shapes[:-1]]
-    for layer in network.layers:
-        for edge in layer.edges:
-            if edge.source != IMAGE:
-                totals[edge.source] += _reach(edge.ops, shapes[edge.source])
+    """How many weights one spike drives, per sender (``jaxsnn.networks.senders``): int64 (H, W), or (1, 1) after a
+    dense layer."""
+    shapes = [sender.shape for sender in senders(network)]
+    totals = [np.zeros(shape[:2] if len(shape) == 3 else (1, 1), np.int64) for shape in shapes]
+    for edges in heard(network):
+        for edge, number, shape in edges:
+            if number != IMAGE:
+                totals[number] += _reach(edge.linear, shape)
     return totals
 
 

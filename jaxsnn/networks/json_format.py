@@ -17,6 +17,7 @@ from jaxsnn.networks.description import (
     Dropout,
     Edge,
     Layer,
+    MaxPool,
     Network,
     Op,
     ScaleNorm,
@@ -29,7 +30,7 @@ MOST_LEVELS = 1 << 16
 """Steps of a quantised activation: what float32 tells apart with room to spare."""
 
 
-_OPS = {op.__name__: op for op in (Conv, Dense, AvgPool, BatchNorm, ScaleNorm, Dropout)}
+_OPS = {op.__name__: op for op in (Conv, Dense, AvgPool, MaxPool, BatchNorm, ScaleNorm, Dropout)}
 
 
 _LATER = {Conv: ("padding", "dilation", "groups"), AvgPool: ("stride", "padding", "count_padding")}
@@ -105,12 +106,8 @@ def _read_edge(item: dict, layer: str) -> Edge:
 def _read_op(item: dict, layer: str) -> Op:
     kind = item["op"]
     if kind not in _OPS:
-        why = (
-            "spiking neurons cannot compute a maximum exactly, put AvgPool there and train again"
-            if "max" in str(kind).lower()
-            else f"the ops are {', '.join(_OPS)}"
-        )
-        raise UserError(f"layer {layer} has the op {kind!r}, which cannot be converted: {why}")
+        names = ", ".join(_OPS)
+        raise UserError(f"layer {layer} has the op {kind!r}, which cannot be converted: the ops are {names}")
     hints = get_type_hints(_OPS[kind])
     try:
         op = _OPS[kind](**{key: _tuples(value) for key, value in item.items() if key != "op"})

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxsnn.networks.description import Arrays, AvgPool, Conv, Dense, Op, output_shape
+from jaxsnn.networks.description import Arrays, AvgPool, Conv, Dense, MaxPool, Op, output_shape
 from jaxsnn.networks.taps import Taps
 
 LinearMap = Callable[[jax.Array], jax.Array]
@@ -188,6 +188,19 @@ def avg_pool(x: jax.Array, op: AvgPool, whole: bool = False) -> jax.Array:
     )
 
 
+def max_pool(x: jax.Array, op: MaxPool) -> jax.Array:
+    """The largest value of each window of (N, H, W, C)."""
+    n, h, w, c = x.shape
+    taps = op.taps
+    if taps.strides == taps.sides and op.padding == 0:
+        (high, wide), rows, columns = taps.sides, h // taps.sides[0], w // taps.sides[1]
+        return x[:, : rows * high, : columns * wide].reshape(n, rows, high, columns, wide, c).max((2, 4))
+    pads = ((0, 0), *taps.pads, (0, 0))
+    return lax.reduce_window(
+        x, np.array(-np.inf, x.dtype), lax.max, (1, *taps.sides, 1), (1, *taps.strides, 1), pads
+    )
+
+
 def pool_counts(op: AvgPool, sides: tuple[int, int]) -> np.ndarray:
     """How many positions each output of a pool on an input of ``sides`` averages, int64 (H', W')."""
     taps = op.taps
@@ -259,6 +272,8 @@ def linear_map(
 ) -> LinearMap:
     """The ops of one edge as a function of a batch (N, *shape), with what does not depend on it precomputed.
 
+    A max pool is the ANN's; for spikes see ``jaxsnn.networks.senders``.
+
     Args:
         params: arrays by name, ``<op>.kernel`` and ``<op>.bias``; biases that are not there are left out.
         other: ``other(op, x)`` is the value of an op that is not linear (norms, dropout); without it they are
@@ -287,6 +302,8 @@ def linear_map(
                 steps.append(lambda x, bias=bias: x + bias)
         elif isinstance(op, AvgPool):
             steps.append(lambda x, op=op: avg_pool(x, op, whole))
+        elif isinstance(op, MaxPool):
+            steps.append(lambda x, op=op: max_pool(x, op))
         elif other is not None:
             steps.append(lambda x, op=op: other(op, x))
         shape = target

@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
+from jaxsnn.networks.senders import has_gates, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.runtime.memory import device_memory
 from jaxsnn.runtime.weak_cache import remembered
@@ -57,7 +58,7 @@ def chunks(
     scored: bool = False,
 ) -> Iterator[Chunk]:
     """For one chunk of images after the other: right answers (P, T); with ``per_image`` which ones, (P, B, T);
-    spikes of each layer (P, H, W); the number of images; and if ``scored`` the class scores in the ANN's units,
+    spikes of each sender (P, H, W); the number of images; and if ``scored`` the class scores in the ANN's units,
     summed over time, float64 (P, B, steps, classes).
 
     Where the device runs out of memory, chunks are halved and the simulation continues.
@@ -155,10 +156,15 @@ def block_steps(plan: Plan, network: Network, steps: int, rows: int) -> int:
     """
     alone = plan.memory_limit is None and plan.mesh is None and jax.default_backend() == "cpu"
     most = cpu_rows(network)
-    if plan.block is None and gpu.usable(plan.precision):
+    if plan.block is None and _kernels(network, plan.precision):
         return gpu.block_of(steps)
     wanted = plan.block or (most // rows if alone and rows * FEW <= most else 1)
     return max(1, min(wanted, steps))
+
+
+def _kernels(network: Network, precision: str) -> bool:
+    """Whether ``jaxsnn.simulation.gpu`` does the layers; it has no max pools."""
+    return gpu.usable(precision) and not has_gates(network)
 
 
 def make_mesh(sides: tuple[int, int] | None) -> tuple[Mesh | None, int, int]:
@@ -183,14 +189,15 @@ def rows_at_once(
         UserError: one image does not fit.
     """
     most = plan.rows or (cpu_rows(snn.network) if jax.default_backend() == "cpu" else MOST_ROWS)
-    if gpu.usable(plan.precision):
+    kernels = _kernels(snn.network, plan.precision)
+    if kernels:
         most = min(most, gpu.most_rows(snn.network, plan.block or gpu.STEPS))
         if plan.memory_limit is None:  # two programs less to compile; a device that runs out of memory says so
             return most
     if plan.memory_limit is None and (plan.rows or jax.default_backend() == "cpu"):
         return most
     limit = plan.memory_limit or device_memory() * 4 // 5
-    block = plan.block or (gpu.STEPS if gpu.usable(plan.precision) else 1)
+    block = plan.block or (gpu.STEPS if kernels else 1)
     fixed, each = memory(snn, dynamics, timesteps, per_image, plan.precision, block, min(candidates, 4))
     rows = int((limit - fixed) // each)
     if rows < 1:
@@ -267,7 +274,7 @@ def simulate(
 
     Returns:
         images that are right (P, T) int32, or if ``per_image`` which ones, bool (P, B, T); the spikes of each
-        layer, summed over images, steps and channels: int32 (P, H, W), or (P, 1, 1) after a dense layer; and if
+        sender, summed over images, steps and channels: int32 (P, H, W), or (P, 1, 1) after a dense layer; and if
         ``scored`` the scores (P, delay-free steps, B, classes), else None.
     """
     one_device = functools.partial(_simulate, network, dynamics, timesteps, per_image, precision, block, scored)
@@ -306,7 +313,7 @@ def _simulate(
     steps = max(0, timesteps - dynamics.silent_steps(network))
     integer = precision == "int8"
     wiring = wire_integers(network, params, images) if integer else wire(network, params, images, precision)
-    layers = gpu.layers_of(network, params, precision) if gpu.usable(precision) else None
+    layers = gpu.layers_of(network, params, precision) if _kernels(network, precision) else None
 
     def read(scores: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         right = (scores.argmax(-1) == labels) & real
@@ -335,7 +342,8 @@ def _simulate(
             return (state, counts), read(scores)
 
         state = initial_state(network, neurons, len(images), jnp.int32 if integer else jnp.float32)
-        counts = [jnp.zeros(v.shape[1:3] if v.ndim == 4 else (1, 1), jnp.int32) for v in state.membranes]
+        shapes = [sender.shape for sender in senders(network)]
+        counts = [jnp.zeros(shape[:2] if len(shape) == 3 else (1, 1), jnp.int32) for shape in shapes]
         if block == 1 and layers is None:
             (_, counts), (right, scores) = jax.lax.scan(step, (state, counts), length=steps)
             return right, counts, scores

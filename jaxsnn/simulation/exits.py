@@ -10,6 +10,7 @@ until then stopped ones are carried along, uncounted.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
+from jaxsnn.networks.senders import Sender, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.simulation import dense
 from jaxsnn.simulation.backends import decided
@@ -146,7 +148,7 @@ def trace(
         np.zeros(counts, np.int64),
         0,
     )
-    reaches = [reach.reshape(-1) for reach in fan_out(snn.network)]
+    reaches = list(zip(senders(snn.network), (reach.reshape(-1) for reach in fan_out(snn.network))))
     pieces = _events if plan.backend == "events" else _dense
     computed = 0
     dynamics = Dynamics(comparison, "none")
@@ -163,7 +165,7 @@ class _Piece(NamedTuple):
 
     Attributes:
         rows: (n,) which images; ``first``, the steps before these.
-        scores: (n, count, classes); ``maps``, per layer spikes (n, count, positions).
+        scores: (n, count, classes); ``maps``, per sender spikes (n, count, positions).
         last: (n,) how many of these steps each image did before it stopped; ``count`` where it goes on.
         stopped: (n,) whether it stopped.
         computed: images x steps; ``finished``, images that will do no more.
@@ -197,16 +199,17 @@ def _piece(
     return _Piece(rows, first, scores, maps, last, stopped, computed, finished)
 
 
-def _note(found: Trace, piece: _Piece, reaches: list[np.ndarray]) -> None:
+def _note(found: Trace, piece: _Piece, reaches: list[tuple[Sender, np.ndarray]]) -> None:
     """Write a piece into the arrays of a trace."""
     count = piece.scores.shape[1]
     done = np.arange(count) < piece.last[:, None]
     span = slice(piece.first, piece.first + count)
     found.scores[piece.rows, span] = np.where(done[..., None], piece.scores, 0)
     found.steps[piece.rows[piece.stopped]] = piece.first + piece.last[piece.stopped]
-    for layer, (spikes, reach) in enumerate(zip(piece.maps, reaches)):
-        found.spikes[piece.rows, span, layer] = spikes.sum(-1, dtype=np.int64) * done
-        found.synops[piece.rows, span, layer] = (spikes @ reach) * done
+    for spikes, (sender, reach) in zip(piece.maps, reaches):
+        if sender.pool is None:
+            found.spikes[piece.rows, span, sender.layer] = spikes.sum(-1, dtype=np.int64) * done
+        found.synops[piece.rows, span, sender.layer] += (spikes @ reach) * done
 
 
 def _events(
@@ -234,22 +237,22 @@ def _events(
 
 def _task(ready: run.Prepared, part: slice, start: int, timesteps: int, rule: ExitRule | None) -> list[_Piece]:
     layers = ready.layers
-    *spiking, last = layers
+    last = layers[-1]
     cell, shared = ready.of(0, part)
     drives = [np.array(drive) if len(drive) > 1 else drive for drive in shared]  # rows of it will move
     left = part.stop - part.start
     state = run.begin(layers, cell, drives, left)
     rows, pieces = np.arange(part.start, part.stop) + start, []
     for step in range(timesteps):
-        going = run.TaskState([v[:left] for v in state.membranes], state.scores[:left])
+        going = jax.tree.map(operator.itemgetter(slice(left)), state)
         mine = [drive[:left] if len(drive) > 1 else drive for drive in drives]
-        maps = [np.zeros(layer.shape[0] * layer.shape[1], np.int64) for layer in spiking]
+        maps = [np.zeros(shape[0] * shape[1], np.int64) for shape in run.sent_shapes(layers)]
         curve, starts, _ = run.advance(layers, cell, mine, going, 1, maps)
         scores = curve[..., : last.shape[-1]] * ready.units[0]
         spikes = [np.diff(each) for each in starts]
         piece = _piece(rows[:left].copy(), step, scores, spikes, left, timesteps, rule)
         pieces.append(piece)
-        left = _gather([*state.membranes, state.scores, rows, *(d for d in drives if len(d) > 1)], piece.stopped)
+        left = _gather([*jax.tree.leaves(state), rows, *(d for d in drives if len(d) > 1)], piece.stopped)
         if not left:
             break
     return pieces
@@ -340,7 +343,7 @@ def _advance(
     constants: list[jax.Array],
     state: State,
 ) -> tuple[State, jax.Array, list[jax.Array]]:
-    """``count`` steps: the new state, scores (count, B, classes), and per layer spikes (count, B, positions)."""
+    """``count`` steps: the new state, scores (count, B, classes), and per sender spikes (count, B, positions)."""
     blank = jnp.zeros((1, *network.input_shape), jnp.float32)
     wiring = (
         wire_integers(network, params, blank) if precision == "int8" else wire(network, params, blank, precision)

@@ -30,6 +30,7 @@ from jaxsnn.networks.description import (
 )
 from jaxsnn.networks.linear_maps import LinearMap, keeps_constants, linear_map, pool_unit
 from jaxsnn.networks.merging import one_map_an_edge
+from jaxsnn.networks.senders import heard
 from jaxsnn.networks.spiking import SNN, Genes
 from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.step import Neurons, Wiring, without_biases
@@ -224,17 +225,15 @@ def wire_integers(network: Network, kernels: Arrays, x: jax.Array) -> Wiring:
 
     Products are float32; their sums are integers below 2^24 and therefore exact.
     """
-    shapes = layer_shapes(network)
     constant, synapses = [], []
-    for layer in network.layers:
+    for edges in heard(network):
         fixed, maps = jnp.int32(0), []
-        for edge in layer.edges:
-            shape = source_shape(network, shapes, edge)
-            linear = linear_map(edge.ops, without_biases(kernels), shape, sums=jnp.float32, whole=True)
-            if edge.source == IMAGE:
+        for edge, sender, shape in edges:
+            linear = linear_map(edge.linear, without_biases(kernels), shape, sums=jnp.float32, whole=True)
+            if sender == IMAGE:
                 fixed = fixed + _integer(linear, x)
             else:
-                maps.append((edge.source, functools.partial(_integer, linear)))
+                maps.append((sender, functools.partial(_integer, linear)))
         constant.append(fixed)
         synapses.append(maps)
     return Wiring(constant, synapses)

@@ -18,6 +18,7 @@ import data
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
+from jaxsnn.networks.senders import own, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.runtime import processes
 from jaxsnn.simulation import dense
@@ -173,8 +174,10 @@ def _event_chunks(
 def _count(network: Network, correct: np.ndarray, maps: list[np.ndarray], images: int) -> Observables:
     """The counts of one chunk in int64, where they cannot overflow."""
     maps = [m.astype(np.int64) for m in maps]
-    spikes = np.stack([m.sum((1, 2)) for m in maps], 1)
-    synops = np.stack([(m * reach).sum((1, 2)) for m, reach in zip(maps, fan_out(network))], 1)
+    spikes = np.stack([maps[number].sum((1, 2)) for number in own(network)], 1)
+    synops = np.zeros_like(spikes)
+    for sender, fired, reach in zip(senders(network), maps, fan_out(network), strict=True):
+        synops[:, sender.layer] += (fired * reach).sum((1, 2))
     return Observables(correct.astype(np.int64), images, spikes, synops)
 
 
@@ -194,7 +197,8 @@ def record(
     genes = genes.map(lambda part: np.asarray(part, np.float32))
     states, spikes = _record(snn.network, dynamics, timesteps, snn.params, genes, images)
     membranes = [np.asarray(v) for v in states.membranes]
-    return membranes, [np.asarray(s) > 0 for s in spikes], np.asarray(states.scores)
+    fired = [np.asarray(spikes[number]) > 0 for number in own(snn.network)]
+    return membranes, fired, np.asarray(states.scores)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "dynamics", "timesteps"))

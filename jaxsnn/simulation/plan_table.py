@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, layer_shapes, output_shape
+from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, MaxPool, layer_shapes, output_shape
 from jaxsnn.networks.linear_maps import lowering, take_pool
 from jaxsnn.networks.spiking import SNN, Dynamics
 from jaxsnn.simulation import dense
@@ -31,7 +31,7 @@ def print_plan(
     if plan.backend == "events":
         lowered = lower_integers(quantize(snn)) if plan.precision == "int8" else lower_float(snn)
         at_once = min(images, run.images_at_once(network, plan))
-        share, block = run.task_shape([layer.shape for layer in lowered], plan, candidates * at_once)
+        share, block = run.task_shape(run.held_shapes(lowered), plan, candidates * at_once)
         text = (
             f"event-driven, {plan.precision}, {plan.threads} threads; tasks of one candidate x {share} images, "
             f"spikes of up to {min(block, steps)} steps listed at once"
@@ -89,7 +89,8 @@ def _dense(edge: Edge, shape: tuple[int, ...]) -> str:
             shape = shape if pool is None else output_shape(pool, shape)
             steps.append(lowering(op, pool, before))
         else:
-            steps.append("matrix product" if isinstance(op, Dense) else "average pool")
+            kinds = {Dense: "matrix product", MaxPool: "spiking max pool"}
+            steps.append(kinds.get(type(op), "average pool"))
     return ", ".join(steps) or "identity"
 
 

@@ -1,14 +1,16 @@
 """A converted network and one timestep of it for one candidate; callers add scan and vmap."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes, source_shape
+from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
+from jaxsnn.networks.senders import all_passed, gates, heard, passed
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.neuron import Fire, if_step
 
@@ -19,7 +21,8 @@ class Wiring(NamedTuple):
     Attributes:
         constant: per layer, the drive that does not change over time, for all steps and candidates computed
             once: the image's (a constant current) and the biases'; (B or 1, *shape).
-        synapses: per layer, (source layer, linear map) of every edge that carries spikes.
+        synapses: per layer, (sender, linear map) of every edge that carries spikes; senders are counted as in
+            ``jaxsnn.networks.senders``, as layers where there are no max pools.
     """
 
     constant: list[jax.Array]
@@ -44,10 +47,12 @@ class Neurons(NamedTuple):
 
 
 class State(NamedTuple):
-    """``membranes``: (B, *shape) per spiking layer, in ANN units; ``scores``: (B, classes), summed over time."""
+    """``membranes``: (B, *shape) per spiking layer, in ANN units; ``scores``: (B, classes), summed over time;
+    ``counts``: (B, *shape) per max pool, the spikes of its layer so far."""
 
     membranes: list[jax.Array]
     scores: jax.Array
+    counts: tuple[jax.Array, ...] = ()
 
 
 def wire(
@@ -67,19 +72,18 @@ def wire(
     # the constant drives, too, without shortcuts
     exact = None if dtype is None else jnp.float32
     constant, synapses = [], []
-    for layer, output in zip(network.layers, shapes):
+    for edges, output in zip(heard(network), shapes):
         fixed, maps = jnp.zeros((1, *output)), []
-        for edge in layer.edges:
-            shape = source_shape(network, shapes, edge)
+        for edge, sender, shape in edges:
             if any(getattr(op, "bias", False) for op in edge.ops):
-                fixed = fixed + linear_map(edge.ops, params, shape, sums=exact)(jnp.zeros((1, *shape)))
-            if edge.source == IMAGE:
-                fixed = fixed + linear_map(edge.ops, without_biases(params), shape, sums=exact)(x)
+                fixed = fixed + linear_map(edge.linear, params, shape, sums=exact)(jnp.zeros((1, *shape)))
+            if sender == IMAGE:
+                fixed = fixed + linear_map(edge.linear, without_biases(params), shape, sums=exact)(x)
             else:
                 kernels = without_biases(params)
                 if dtype is not None:
                     kernels = {name: value.astype(dtype) for name, value in kernels.items()}
-                maps.append((edge.source, linear_map(edge.ops, kernels, shape, sums=exact)))
+                maps.append((sender, linear_map(edge.linear, kernels, shape, sums=exact)))
         constant.append(fixed)
         synapses.append(maps)
     return Wiring(constant, synapses)
@@ -115,7 +119,8 @@ def initial_state(
     membranes = [
         jnp.broadcast_to(jnp.asarray(v, dtype), (images, *shape)) for shape, v in zip(shapes, neurons.starts)
     ]
-    return State(membranes, jnp.zeros((images, network.classes), dtype))
+    counts = tuple(jnp.zeros((images, *shape)) for shape, pools in zip(shapes, gates(network)) for _ in pools)
+    return State(membranes, jnp.zeros((images, network.classes), dtype), counts)
 
 
 def snn_step(
@@ -132,22 +137,27 @@ def snn_step(
     per layer is this one, shifted; an edge that skips layers waits, so that both paths of a residual add meet.
 
     Returns:
-        the new state, and the spikes of each spiking layer as 0 or 1.
+        the new state, and the spikes of each sender as 0 or 1.
     """
-    membranes, spikes = [], []
+    membranes, spikes, counts, pools = [], [], [], gates(network)
     for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
         with jax.named_scope(f"layer{index}"):
             drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
             for gain, (source, linear) in zip(neurons.gains[index], maps):
                 drive = drive + gain * linear(spikes[source])
             if index == len(network.spiking):
-                return State(membranes, state.scores + drive), spikes
+                return State(membranes, state.scores + drive, tuple(counts)), spikes
             leak = None if neurons.leaks is None else neurons.leaks[index]
             v, fired = if_step(
                 state.membranes[index], drive, neurons.thresholds[index], leak, dynamics.comparison, fire
             )
             membranes.append(v)
-            spikes.append(fired.astype(jnp.float32))
+            sent = fired.astype(jnp.float32)
+            spikes.append(sent)
+            for pool in pools[index]:
+                count, through = passed(pool, state.counts[len(counts)], sent)
+                counts.append(count)
+                spikes.append(through)
     raise ValueError(f"network {network.name} has no read-out")
 
 
@@ -160,31 +170,60 @@ def snn_block(
     device where there are few images.
 
     Returns:
-        the new state, the spikes (steps, B, *shape) of each spiking layer, and the scores (steps, B, classes).
+        the new state, the spikes (steps, B, *shape) of each sender, and the scores (steps, B, classes).
     """
+    membranes, spikes, counts, pools = [], [], [], gates(network)
+    for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
+        with jax.named_scope(f"layer{index}"):
+            fixed = fixed if neurons.biases is None else fixed + neurons.biases[index]
+            held = state.scores if index == len(network.spiking) else state.membranes[index]
+            drive = drive_of(fixed, neurons.gains[index], maps, spikes, held, steps)
+            if index == len(network.spiking):
+                scores, curve = scores_of(held, drive)
+                return State(membranes, scores, tuple(counts)), spikes, curve
+            leak = None if neurons.leaks is None else neurons.leaks[index]
+            v, fired = fired_of(drive, neurons.thresholds[index], leak, held, dynamics.comparison, jnp.float32)
+            membranes.append(v)
+            spikes.append(fired)
+            for pool in pools[index]:
+                count, through = all_passed(pool, state.counts[len(counts)], fired)
+                counts.append(count)
+                spikes.append(through)
+    raise ValueError(f"network {network.name} has no read-out")
+
+
+def drive_of(
+    fixed: jax.Array,
+    gains: list,
+    maps: list[tuple[int, LinearMap]],
+    spikes: Sequence[jax.Array] | Mapping[int, jax.Array],
+    held: jax.Array,
+    steps: int,
+) -> jax.Array:
+    """Drives (steps, *held.shape) of a layer by its linear maps from ``spikes`` (steps, B, *shape)."""
+    for gain, (source, linear) in zip(gains, maps):
+        x = spikes[source].astype(jnp.float32)
+        sums = linear(x.reshape(-1, *x.shape[2:]))
+        fixed = fixed + gain * sums.reshape(steps, -1, *sums.shape[1:])
+    return jnp.broadcast_to(fixed, (steps, *held.shape))
+
+
+def fired_of(
+    drive: jax.Array, theta, leak, v: jax.Array, comparison: str, held: jax.typing.DTypeLike
+) -> tuple[jax.Array, jax.Array]:
+    """Membranes and spikes of the type ``held``, (steps, *v.shape), of a layer."""
+
+    def one(v: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return if_step(v, drive, theta, leak, comparison)
+
+    v, fired = jax.lax.scan(one, v, drive)
+    return v, fired.astype(held)
+
+
+def scores_of(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scores after all steps, and after each."""
 
     def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
         return scores + drive, scores + drive
 
-    membranes, spikes = [], []
-    for index, (fixed, maps) in enumerate(zip(wiring.constant, wiring.synapses)):
-        with jax.named_scope(f"layer{index}"):
-            drive = fixed if neurons.biases is None else fixed + neurons.biases[index]
-            for gain, (source, linear) in zip(neurons.gains[index], maps):
-                sums = linear(spikes[source].reshape(-1, *spikes[source].shape[2:]))
-                drive = drive + gain * sums.reshape(steps, -1, *sums.shape[1:])
-            held = state.scores if index == len(network.spiking) else state.membranes[index]
-            drive = jnp.broadcast_to(drive, (steps, *held.shape))
-            if index == len(network.spiking):
-                scores, curve = jax.lax.scan(add, held, drive)
-                return State(membranes, scores), spikes, curve
-            leak = None if neurons.leaks is None else neurons.leaks[index]
-            theta = neurons.thresholds[index]
-
-            def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
-                return if_step(v, drive, theta, leak, dynamics.comparison)
-
-            v, fired = jax.lax.scan(one, held, drive)
-            membranes.append(v)
-            spikes.append(fired.astype(jnp.float32))
-    raise ValueError(f"network {network.name} has no read-out")
+    return jax.lax.scan(add, scores, drive)

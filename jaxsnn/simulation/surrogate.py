@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Arrays, Network, Op, layer_shapes
+from jaxsnn.networks.description import IMAGE, Arrays, Network, Op
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
+from jaxsnn.networks.senders import heard
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.step import State, initial_state, neurons_of, snn_step, wire, without_biases
 
@@ -150,7 +151,6 @@ def _half_synapses(network: Network, params: Arrays) -> list:
 
     The kernels are cast at every step, so that their gradient is summed over time in float32.
     """
-    shapes = layer_shapes(network)
 
     def half(ops: tuple[Op, ...], shape: tuple[int, ...]) -> LinearMap:
         def apply(x: jax.Array) -> jax.Array:
@@ -160,8 +160,8 @@ def _half_synapses(network: Network, params: Arrays) -> list:
         return apply
 
     return [
-        [(edge.source, half(edge.ops, shapes[edge.source])) for edge in layer.edges if edge.source != IMAGE]
-        for layer in network.layers
+        [(sender, half(edge.linear, shape)) for edge, sender, shape in edges if sender != IMAGE]
+        for edges in heard(network)
     ]
 
 
@@ -179,7 +179,8 @@ def _unroll(step: Callable, state: State, steps: int, checkpoint: bool, truncate
         state, curve = jax.lax.scan(step, state, length=length)
         if truncate:
             # the scores are a sum over time: every step's share of the loss stays
-            state = state._replace(membranes=jax.lax.stop_gradient(state.membranes))
+            membranes, counts = jax.lax.stop_gradient((state.membranes, state.counts))
+            state = state._replace(membranes=membranes, counts=counts)
         return state, curve
 
     wrap = functools.partial(jax.checkpoint, prevent_cse=False) if checkpoint else lambda f: f

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, MaxPool
 
 
 def apply_edge(ops, params, x, bias):
@@ -14,6 +14,8 @@ def apply_edge(ops, params, x, bias):
             x = x.reshape(len(x), -1) @ np.asarray(params[f"{op.name}.kernel"], np.float64)
         elif isinstance(op, AvgPool):
             x = average(op, x)
+        elif isinstance(op, MaxPool):
+            x = maximum(op, x)
         if bias and getattr(op, "bias", False):
             x = x + np.asarray(params[f"{op.name}.bias"], np.float64)
     return x
@@ -55,6 +57,43 @@ def average(op, x):
     return y
 
 
+def windows(op, sides):
+    """Rows and columns of the input that each output of a max pool reads, as lists of lists of pairs."""
+    (wh, ww), (sh, sw) = two(op.window), two(op.window if op.stride is None else op.stride)
+    (top, bottom), (left, right) = op.padding if isinstance(op.padding, tuple) else ((op.padding, op.padding),) * 2
+    rows = [range(i - top, i - top + wh) for i in range(0, sides[0] + top + bottom - wh + 1, sh)]
+    columns = [range(j - left, j - left + ww) for j in range(0, sides[1] + left + right - ww + 1, sw)]
+    return [
+        [[(y, x) for y in high if 0 <= y < sides[0] for x in wide if 0 <= x < sides[1]] for wide in columns]
+        for high in rows
+    ]
+
+
+def maximum(op, x):
+    every = windows(op, x.shape[1:3])
+    return np.stack([np.stack([np.max([x[:, y, z] for y, z in w], 0) for w in row], 1) for row in every], 1)
+
+
+class Gates:
+    """Spiking max pools of one edge: the input with most spikes leads and passes its own until it is overtaken."""
+
+    def __init__(self, op, sides):
+        self.every = windows(op, sides)
+        self.counts, self.leaders = None, {}
+
+    def passed(self, spikes):
+        self.counts = spikes if self.counts is None else self.counts + spikes
+        out = np.zeros((len(spikes), len(self.every), len(self.every[0]), spikes.shape[3]))
+        for b, i, j, c in np.ndindex(out.shape):
+            leader = self.leaders.get((b, i, j, c), self.every[i][j][0])
+            for place in self.every[i][j]:
+                if self.counts[b, *place, c] > self.counts[b, *leader, c]:
+                    leader = place
+            self.leaders[b, i, j, c] = leader
+            out[b, i, j, c] = spikes[b, *leader, c]
+        return out
+
+
 def normalise(network, images):
     return (images / 255.0 - np.array(network.mean)) / np.array(network.std)
 
@@ -79,6 +118,12 @@ def simulate(snn, theta, images, timesteps, comparison=">", delay="layer", v0=No
     scores = np.zeros((len(x), network.classes))
     history = [[] for _ in range(layers)]
     trace_v, trace_scores = [[] for _ in range(layers)], []
+    gates = {
+        (l, edge): Gates(edge.ops[0], silent[edge.source].shape[1:3])
+        for l, layer in enumerate(network.layers)
+        for edge in layer.edges
+        if edge.ops and isinstance(edge.ops[0], MaxPool)
+    }
     for t in range(timesteps):
         if delay == "layer":
             for l in range(layers):
@@ -94,9 +139,11 @@ def simulate(snn, theta, images, timesteps, comparison=">", delay="layer", v0=No
                     drive = drive + apply_edge(edge.ops, params, x, bias=True)
                     continue
                 wait = depths[l] - (l < layers) - depths[edge.source] if delay == "layer" else 0
-                spikes = history[edge.source][t - wait].astype(np.float64)
-                drive = drive + theta[edge.source] * apply_edge(edge.ops, params, spikes, bias=False)
-                drive = drive + apply_edge(edge.ops, params, np.zeros_like(spikes[:1]), bias=True)
+                spikes, ops = history[edge.source][t - wait].astype(np.float64), edge.ops
+                if (l, edge) in gates:
+                    spikes, ops = gates[l, edge].passed(spikes), ops[1:]
+                drive = drive + theta[edge.source] * apply_edge(ops, params, spikes, bias=False)
+                drive = drive + apply_edge(ops, params, np.zeros_like(spikes[:1]), bias=True)
             if l == layers:
                 scores = scores + drive
             elif delay == "layer":

@@ -16,6 +16,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
+from jaxsnn.networks.senders import has_gates
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.dense import Chunk, chunk_shape, cpu_rows
@@ -28,7 +29,9 @@ GPU_ROWS = 500
 
 
 def per_layer(network: Network, cell: Cell | Sequence[Cell]) -> Cells:
-    """A cell for each spiking layer; raises ``UserError`` where there are more or fewer."""
+    """A cell for each spiking layer; raises ``UserError`` for max pools, or where there are more or fewer."""
+    if has_gates(network):
+        raise UserError("max pools choose among the spikes of the package's own neurons: leave cell out")
     cells = (cell,) * len(network.spiking) if isinstance(cell, Cell) else tuple(cell)
     if len(cells) != len(network.spiking):
         raise UserError(f"there are {len(cells)} cells, expected one or {len(network.spiking)}: one per layer")

@@ -211,7 +211,7 @@ _fire, _fire_leaky = _make_fire(False), _make_fire(True)
 
 
 @intrinsic
-def _lowest_bit(typing, word):
+def lowest_bit(typing, word):
     """Number of the lowest bit that is set (32 where none is)."""
 
     def codegen(context, builder, signature, args):
@@ -230,7 +230,7 @@ def _bit_count(typing, word):
     return types.uint32(types.uint32), codegen
 
 
-def _compile(function: Callable) -> Any:
+def compiled(function: Callable) -> Any:
     return keep_loop(numba.njit(nogil=True, error_model="numpy")(function))
 
 
@@ -289,7 +289,7 @@ def _fire_row(flat, at, drive, start, level, threshold, base, leak, out, word, c
             out[word + j // LANES] = _fire_leaky(flat, at + j, drive, start + j, level, threshold, base + j, leak)
 
 
-@_compile
+@compiled
 def spiking_layer(weights, rows, starts, spans, limits, gains, constant, level, threshold, leak, membranes, bits):
     """Simulate a layer that spikes drive; ``membranes`` are advanced and ``bits`` filled.
 
@@ -328,7 +328,7 @@ def spiking_layer(weights, rows, starts, spans, limits, gains, constant, level, 
     return additions
 
 
-@_compile
+@compiled
 def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, threshold, leak, membranes, bits):
     """``spiking_layer`` with one edge whose rows of ``weights`` (rows, width) reach ``width`` channels each.
 
@@ -361,7 +361,7 @@ def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, 
     return additions
 
 
-@_compile
+@compiled
 def constant_layer(current, level, threshold, leak, membranes, bits):
     """Simulate a layer that only a constant current (n or 1, H, W, C) drives."""
     images, steps, height, columns, words = bits.shape
@@ -377,7 +377,7 @@ def constant_layer(current, level, threshold, leak, membranes, bits):
                 _fire_row(flat, at, source, inside, level, threshold, 0, leak, out, word, channels)
 
 
-@_compile
+@compiled
 def readout(weights, rows, starts, spans, limits, gains, constant, scores, curve):
     """Add up the drive of the last layer: ``scores`` (n, C) are advanced, ``curve`` (n, T, C) holds each step."""
     images, steps, _ = curve.shape
@@ -407,7 +407,7 @@ def readout(weights, rows, starts, spans, limits, gains, constant, scores, curve
     return additions
 
 
-@_compile
+@compiled
 def count_spikes(bits, starts, counts):
     """Fill ``starts`` from ``bits``, add each position's spikes to ``counts`` (H * W), and return their sum."""
     images, steps, height, columns, words = bits.shape
@@ -428,7 +428,7 @@ def count_spikes(bits, starts, counts):
     return total
 
 
-@_compile
+@compiled
 def list_spikes(bits, channels, rows):
     """Fill ``rows`` from ``bits`` of ``channels`` channels; ``rows`` has 16 entries more than there are spikes."""
     images, steps, height, columns, words = bits.shape
@@ -445,6 +445,6 @@ def list_spikes(bits, channels, rows):
                 # most words hold few spikes: four are written without asking, what is too much is overwritten
                 for start in range(0, max(count, 1), 4):
                     for k in range(4):
-                        rows[end + start + k] = first + np.int32(_lowest_bit(left))
+                        rows[end + start + k] = first + np.int32(lowest_bit(left))
                         left &= left - np.uint32(1)
                 end += count

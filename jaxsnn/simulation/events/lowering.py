@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Network, Op, layer_shapes
-from jaxsnn.networks.linear_maps import pool_unit
+from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, MaxPool, Network, Op, layer_shapes, output_shape
+from jaxsnn.networks.linear_maps import pool_unit, tap_table
 from jaxsnn.networks.merging import Merged, grid, merge, merged_size
+from jaxsnn.networks.senders import gates, heard
 from jaxsnn.networks.spiking import SNN
 from jaxsnn.runtime.memory import out_of_memory
 from jaxsnn.runtime.weak_cache import remembered
@@ -53,11 +54,21 @@ def available() -> bool:
 
 
 @dataclass(frozen=True)
+class LoweredGate:
+    """A max pool of a layer's spikes: ``shape`` is (H', W', C), and ``windows`` int32 (H * W, K) lists the outputs
+    that read each position, then -1."""
+
+    shape: tuple[int, int, int]
+    windows: np.ndarray
+
+
+@dataclass(frozen=True)
 class LoweredLayer:
     """What the kernels need of one layer. ``shape`` is (H, W, C), ``padded`` is C filled up to whole blocks.
 
-    With ``targets`` the one edge has groups, and weights (1, rows, features / groups): row k reaches the channels
-    from ``targets[k]`` on.
+    ``sources`` are numbers of senders (``jaxsnn.networks.senders``), ``gates`` the max pools of this layer. With
+    ``targets`` the one edge has groups, and weights (1, rows, features / groups): row k reaches the channels from
+    ``targets[k]`` on.
     """
 
     shape: tuple[int, int, int]
@@ -67,6 +78,7 @@ class LoweredLayer:
     spans: tuple[np.ndarray, ...]
     limits: np.ndarray
     targets: np.ndarray | None = None
+    gates: tuple[LoweredGate, ...] = ()
 
 
 def lower(
@@ -80,35 +92,49 @@ def lower(
     """
     shapes = [grid(shape) for shape in layer_shapes(network)]
     lowered = []
-    for layer, shape in zip(network.layers, shapes):
+    for layer, shape, edges, pools in zip(network.layers, shapes, heard(network), (*gates(network), ())):
         sources, arrays, spans, limits = [], [], [], []
-        for edge in layer.edges:
-            if edge.source == IMAGE:
+        for edge, sender, read in edges:
+            if sender == IMAGE:
                 continue
-            merged = merge(edge.ops, kernels, layer_shapes(network)[edge.source])
-            sources.append(edge.source)
+            merged = merge(edge.linear, kernels, read)
+            sources.append(sender)
             arrays.append(weights(edge, merged.kernels))
-            spans.append(_spans(merged, shapes[edge.source], shape))
+            spans.append(_spans(merged, grid(read), shape))
+        passing = tuple(_gate(pool, shape) for pool in pools)
         if arrays:  # one type in a layer
             widest = np.result_type(*arrays)
             arrays = [array.astype(widest) for array in arrays]
             limits = [_rows_at_once(array) for array in arrays]
         features = shape[-1]
-        groups = groups_of(layer.edges[0].ops, shapes[sources[0]][2]) if len(arrays) == 1 else 1
+        groups = groups_of(layer.edges[0].linear, edges[0][2][-1]) if len(arrays) == 1 else 1
         if groups >= FEWEST_GROUPS and layer is not network.layers[-1]:
             padded = math.ceil(features / 16) * 16
             narrow, targets = _narrow(arrays[0], groups)
             lowered.append(
-                LoweredLayer(shape, padded, tuple(sources), (narrow,), tuple(spans), np.array(limits), targets)
+                LoweredLayer(
+                    shape, padded, tuple(sources), (narrow,), tuple(spans), np.array(limits), targets, passing
+                )
             )
             continue
         width = _block_width(features, max((a[0, 0, ..., 0].size * a.itemsize for a in arrays), default=0))
         padded = math.ceil(features / width) * width
         packed = tuple(_pack(array, width, padded) for array in arrays)
         lowered.append(
-            LoweredLayer(shape, padded, tuple(sources), packed, tuple(spans), np.array(limits, np.int64))
+            LoweredLayer(
+                shape, padded, tuple(sources), packed, tuple(spans), np.array(limits, np.int64), gates=passing
+            )
         )
     return lowered
+
+
+def _gate(pool: MaxPool, shape: tuple[int, int, int]) -> LoweredGate:
+    """A max pool of a layer of ``shape``."""
+    rows, columns = (tap_table(pool.taps, axis, shape[axis]).any(2) for axis in (0, 1))
+    reads = np.einsum("ho,wp->hwop", rows, columns).reshape(shape[0] * shape[1], -1)
+    order = np.argsort(~reads, 1, kind="stable")[:, : reads.sum(1).max()]
+    windows = np.where(np.take_along_axis(reads, order, 1), order, -1).astype(np.int32)
+    return LoweredGate(grid(output_shape(pool, shape)), windows)
 
 
 def groups_of(ops: Sequence[Op], channels: int) -> int:
@@ -190,12 +216,11 @@ def padded_to(values: np.ndarray, channels: int, fill: float | np.floating = 0) 
 
 def obstacle(network: Network) -> str | None:
     """Why the network cannot be lowered, if it cannot."""
-    shapes = layer_shapes(network)
-    for layer in network.layers:
-        for edge in layer.edges:
-            if edge.source == IMAGE:
+    for layer, edges in zip(network.layers, heard(network)):
+        for edge, sender, shape in edges:
+            if sender == IMAGE:
                 continue
-            kernels, numbers = merged_size(edge.ops, shapes[edge.source])
+            kernels, numbers = merged_size(edge.linear, shape)
             if kernels > 1 and 4 * numbers > MOST_MERGED:
                 maps = [op.name for op in edge.ops if isinstance(op, Conv | Dense)]
                 return (

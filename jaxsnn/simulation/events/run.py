@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Arrays, Network, layer_shapes
+from jaxsnn.networks.senders import senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation.events.lowering import LoweredLayer, aligned, lower_float, lower_integers, padded_to
 from jaxsnn.simulation.integers import integer_neurons, integer_pixels, quantize, readout_units, wire_integers
@@ -96,7 +97,10 @@ def images_at_once(network: Network, plan: Plan) -> int:
     held = 4 * sum(math.prod(shape) for shape in driven)
     room = (plan.memory_limit or 4 * CONSTANTS_IN_MEMORY) // 4
     threads = threads_of(plan)
-    needed = held + threads * task_memory(shapes, 1, 1)
+    counted = [
+        shape for sender in senders(network) if sender.pool for shape in (shapes[sender.layer], sender.shape)
+    ]
+    needed = held + threads * task_memory([*shapes, *counted], 1, 1)
     if plan.memory_limit is not None and needed > plan.memory_limit:
         raise UserError(
             f"the memory limit of {plan.memory_limit / 1e6:,.1f} MB is too small: one image on {threads} "
@@ -109,6 +113,17 @@ def task_memory(shapes: Sequence[tuple[int, ...]], images: int, steps: int) -> i
     """Bytes at most that a thread needs for a task: membranes, and every spike as a bit, a row and a start."""
     neurons = sum(math.prod(shape) for shape in shapes)
     return images * neurons * (4 + steps * (4 + 1 + 8))
+
+
+def sent_shapes(layers: Sequence[LoweredLayer]) -> list[tuple[int, int, int]]:
+    """(H, W, C) of each sender: the spiking layers, each followed by its max pools."""
+    return [part.shape for layer in layers[:-1] for part in (layer, *layer.gates)]
+
+
+def held_shapes(layers: Sequence[LoweredLayer]) -> list[tuple[int, int, int]]:
+    """Shapes of what a task holds numbers of: layers, and for each max pool its counts before and behind it."""
+    counted = [shape for layer in layers for gate in layer.gates for shape in (layer.shape, gate.shape)]
+    return [layer.shape for layer in layers] + counted
 
 
 def task_shape(shapes: Sequence[tuple[int, ...]], plan: Plan, work: int) -> tuple[int, int]:
@@ -134,17 +149,17 @@ def run(
     """Every candidate on every image for ``steps`` delay-free steps, over the plan's threads.
 
     Returns:
-        the classes with the highest scores after each step (P, B, steps), and the spikes of each layer summed
+        the classes with the highest scores after each step (P, B, steps), and the spikes of each sender summed
         over images, steps and channels, int64 (P, H, W); and if ``scored`` the class scores in the ANN's units,
         summed over time, float64 (P, B, steps, classes).
     """
     candidates, count = len(genes.threshold), len(images)
     ready = prepared(snn, genes, images, steps, dynamics, plan)
     layers = ready.layers
-    size, block = task_shape([layer.shape for layer in layers], plan, candidates * count)
+    size, block = task_shape(held_shapes(layers), plan, candidates * count)
     slices = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     answers = np.zeros((candidates, count, steps), np.int32)
-    maps = [np.zeros((candidates, *layer.shape[:2]), np.int64) for layer in layers[:-1]]
+    maps = [np.zeros((candidates, *shape[:2]), np.int64) for shape in sent_shapes(layers)]
     scores = np.zeros((candidates, count, steps, snn.network.classes)) if scored else None
 
     def task(candidate: int, part: slice) -> tuple[int, slice, Counts]:
@@ -243,24 +258,27 @@ def simulate(
     Args:
         constants: per layer the constant drive (images or 1, H, W, padded channels).
     """
-    *spiking, last = layers
+    last = layers[-1]
     state = begin(layers, cell, constants, images)
-    maps = [np.zeros(layer.shape[0] * layer.shape[1], np.int64) for layer in spiking]
+    shapes = [shape[:2] for shape in sent_shapes(layers)]
+    maps = [np.zeros(math.prod(shape), np.int64) for shape in shapes]
     curves, additions = [], 0
     for first in range(0, steps, block):
         curve, _, added = advance(layers, cell, constants, state, min(block, steps - first), maps)
         curves.append(curve[..., : last.shape[-1]])
         additions += added
-    shaped = [m.reshape(layer.shape[:2]) for m, layer in zip(maps, spiking)]
+    shaped = [m.reshape(shape) for m, shape in zip(maps, shapes)]
     return Counts(np.concatenate(curves, 1), shaped, additions)
 
 
 class TaskState(NamedTuple):
     """Of a task's images: ``membranes`` of each spiking layer (images, H, W, padded channels), and ``scores``
-    (images, padded classes), summed over time."""
+    (images, padded classes), summed over time; ``counts`` of each max pool's inputs (images, H * W, C) so far, and
+    the largest of each window (images, H' * W', C)."""
 
     membranes: list[np.ndarray]
     scores: np.ndarray
+    counts: list[tuple[np.ndarray, np.ndarray]]
 
 
 def begin(layers: Sequence[LoweredLayer], cell: Cell, constants: Sequence[np.ndarray], images: int) -> TaskState:
@@ -270,7 +288,12 @@ def begin(layers: Sequence[LoweredLayer], cell: Cell, constants: Sequence[np.nda
     membranes = [aligned((images, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
     for membrane, start in zip(membranes, cell.starts):
         membrane[:] = start
-    return TaskState(membranes, np.zeros((images, last.padded), dtype))
+    counts = [
+        (np.zeros((images, h * w, c), np.int32), np.zeros((images, high * wide, c), np.int32))
+        for layer in spiking
+        for (h, w, c), (high, wide, _) in ((layer.shape, gate.shape) for gate in layer.gates)
+    ]
+    return TaskState(membranes, np.zeros((images, last.padded), dtype), counts)
 
 
 def advance(
@@ -281,16 +304,17 @@ def advance(
     count: int,
     maps: Sequence[np.ndarray],
 ) -> tuple[np.ndarray, list[np.ndarray], int]:
-    """``count`` steps, layer by layer; ``state`` moves on, and each layer's spikes are added to ``maps`` (H * W).
+    """``count`` steps, layer by layer; ``state`` moves on, and each sender's spikes are added to ``maps`` (H * W).
 
     Returns:
-        the scores after each step (images, count, padded classes); per spiking layer where in its list the spikes
+        the scores after each step (images, count, padded classes); per sender where in its list the spikes
         of each position start, (images, count, H * W + 1); and the additions made.
     """
     from jaxsnn.simulation.events import kernels
+    from jaxsnn.simulation.events.passing import pass_spikes
 
     *spiking, last = layers
-    images, additions = len(state.scores), 0
+    images, additions, pools = len(state.scores), 0, iter(state.counts)
     rows: list[np.ndarray] = []
     starts: list[np.ndarray] = []
     for index, layer in enumerate(spiking):
@@ -311,9 +335,15 @@ def advance(
             )
         else:
             kernels.constant_layer(constants[index], *neuron)
-        starts.append(np.empty((images, count, height * width + 1), np.int64))
-        rows.append(np.empty(kernels.count_spikes(bits, starts[-1], maps[index]) + 16, np.int32))
-        kernels.list_spikes(bits, channels, rows[-1])
+        sent = [bits]
+        for gate in layer.gates:
+            sent.append(np.zeros((images, count, *gate.shape[:2], words), np.uint16))
+            pass_spikes(bits, gate.windows, *next(pools), sent[-1])
+        for each in sent:
+            positions = math.prod(each.shape[2:4])
+            starts.append(np.empty((images, count, positions + 1), np.int64))
+            rows.append(np.empty(kernels.count_spikes(each, starts[-1], maps[len(rows)]) + 16, np.int32))
+            kernels.list_spikes(each, channels, rows[-1])
     curve = np.empty((images, count, last.padded), constants[0].dtype)
     inputs = _inputs(last, rows, starts, cell.gains[-1])
     additions += kernels.readout(*inputs, constants[-1], state.scores, curve)
