@@ -4,8 +4,7 @@ It works in a copy of the program, its current folder, and has imported what the
 program. For each line of JSON on its standard input it puts the fault into the file, forks, runs the tests in the
 child, takes the fault out again and answers with a line of JSON.
 
-Hypothesis draws the same examples for every mutant and keeps none. XLA's programs are read from a folder that only
-the run without a fault fills, so that no mutant sees what another left.
+Hypothesis draws the same examples for every mutant and keeps none. XLA's programs are kept, by their content.
 """
 
 import contextlib
@@ -71,10 +70,10 @@ class Watch:
 
     def pytest_collection_finish(self) -> None:
         """After the tests' own settings, which keep no programs."""
-        jax.config.update("jax_compilation_cache_dir", self.request["programs"])
+        jax.config.update("jax_compilation_cache_dir", f"{os.getcwd()}/programs")
         jax.config.update("jax_enable_compilation_cache", True)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05 if self.tracer else 1e9)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
@@ -172,8 +171,11 @@ def attempt(request: dict) -> dict:
         os.waitpid(process, 0)
     seconds = round(time.monotonic() - begun, 2)
     current = Path("current").read_text() if Path("current").exists() else ""
-    if Path("result").exists():
+    if Path("result").exists() and ended:
         return {**json.loads(Path("result").read_text()), "seconds": seconds}
+    for path in Path("programs").iterdir():  # one of them may have been cut short
+        if path.stat().st_mtime > time.time() - seconds - 1:
+            path.unlink()
     why = "out of time" if not ended else f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended"
     return {"code": -1 if ended else 0, "test": current, "why": why, "seconds": seconds}
 

@@ -1,5 +1,6 @@
 """Several warm processes, each with a copy of the program, that work on requests side by side."""
 
+import contextlib
 import json
 import os
 import queue
@@ -49,6 +50,7 @@ class Workers:
             shutil.copytree(root, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", ".hypothesis"))
             (folder / "sitecustomize.py").write_text(SITE)
             (folder / "trace").mkdir()
+            (folder / "programs").mkdir()
             mine = [cores[(number * share + k) % len(cores)] for k in range(share)]
             self.free.put((folder, self._start(folder, mine)))
 
@@ -81,8 +83,7 @@ class Workers:
             asked = ask(item)
             if not asked["files"]:
                 return {"code": 0, "test": "", "why": "no test runs it", "seconds": 0}
-            own = folder / "programs"
-            asked["programs"] = str(own if asked["trace"] else self.programs)
+            self._fetch(folder / "programs")
             asked["timeout"] = min(asked["timeout"], max(1.0, self.until - time.monotonic()))
             process.stdin.write(json.dumps(asked) + "\n")
             process.stdin.flush()
@@ -90,23 +91,24 @@ class Workers:
             if not line:
                 raise UserError(f"a worker ended: {(folder / 'worker.log').read_text()[-500:]}")
             answer = json.loads(line)
+            self._share(folder / "programs")
             if answer["why"] == "ended":
                 raise UserError(f"the tests cannot be run: {(folder / 'log').read_text()[-800:]}")
             if asked["trace"]:
-                answer["trace"] = joined(folder / "trace")
-                self._share(own)
+                answer["trace"] = joined(folder)
             elif answer["why"] == "out of time" and time.monotonic() >= self.until:
                 return None
             return answer
         finally:
             self.free.put(worker)
 
+    def _fetch(self, own: Path) -> None:
+        """Programs that other workers have compiled: whole files, which are in nobody's way."""
+        _link(self.programs, own)
+
     def _share(self, own: Path) -> None:
-        """Hand programs that one worker has compiled to all, whole files only, as JAX's own writing does not."""
-        for path in own.glob("*-cache") if own.exists() else ():
-            if not (self.programs / path.name).exists():
-                shutil.copy(path, self.programs / f".{path.name}")
-                os.replace(self.programs / f".{path.name}", self.programs / path.name)
+        """For the other workers what this one has compiled, when its tests have ended."""
+        _link(own, self.programs)
 
     def close(self) -> None:
         """End them."""
@@ -123,18 +125,32 @@ class Workers:
         self.close()
 
 
+def _link(source: Path, target: Path) -> None:
+    for name in {path.name for path in source.glob("*-cache")} - {path.name for path in target.iterdir()}:
+        with contextlib.suppress(FileExistsError):
+            os.link(source / name, target / name)
+
+
+def plain(text: str) -> list[str]:
+    """The lines of a source without the space around them."""
+    return [line.strip() for line in text.splitlines()]
+
+
 def joined(folder: Path) -> dict:
-    """What the processes of one file's tests left in ``folder``: lines by path, as numbers of tests."""
+    """What the processes of one file's tests left in a worker's folder: by path and line, numbers of tests."""
     seconds, broken, tests = {}, [], {"": 0}
     lines: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for path in sorted(folder.glob("*.json")):
+    texts: dict[str, list[str]] = {}
+    for path in sorted((folder / "trace").glob("*.json")):
         part = json.loads(path.read_text())
         seconds.update(part.get("seconds", {}))
         broken += part.get("broken", [])
         for test, found in part["lines"].items():
             number = tests.setdefault(test, len(tests))
             for source, line in found:
-                lines[source][str(line)].add(number)
+                if source not in texts:
+                    texts[source] = plain((folder / source).read_text())
+                lines[source][texts[source][line - 1]].add(number)
         path.unlink()
-    plain = {path: {line: sorted(found) for line, found in own.items()} for path, own in lines.items()}
-    return {"seconds": seconds, "broken": broken, "tests": list(tests), "lines": plain}
+    found = {path: {line: sorted(tests) for line, tests in own.items()} for path, own in lines.items()}
+    return {"seconds": seconds, "broken": broken, "tests": list(tests), "lines": found}
