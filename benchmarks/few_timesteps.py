@@ -49,7 +49,7 @@ from jaxsnn.simulation.plan import Plan
 MOST_TIMESTEPS = 256
 CODE = ("benchmarks/few", "jaxsnn/conversion", "jaxsnn/networks", "jaxsnn/simulation", "jaxsnn/training")
 """What a row depends on."""
-EFFORTS = ("ltb_batches", "ftbc_rounds", "distillation", "distillation_batch")
+EFFORTS = ("ltb_batches", "ftbc_rounds", "distillation", "distillation_batch", "reconstruct")
 """Options that say how much a method may do."""
 
 
@@ -77,6 +77,8 @@ class Config(DebugOptions, DataOptions, WeightsOptions):
     """Steps of gradient descent in ours, distilled; 0 leaves these rows out."""
     distillation_batch: int = 128
     """Training images of each of these steps."""
+    reconstruct: bool = True
+    """Reconstruct weights, layer by layer, before they are distilled."""
     json: Path | None = None
     """Keep the rows in this file, and draw the methods beside it."""
 
@@ -200,12 +202,8 @@ def run(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
         for seed, name, steps in missing:
             _note(bar, bar_task, f"{name}, T = {steps}, seed {seed}")
             indices = data.balanced(inputs.train.labels, config.images, seed, "the training split")
-            efforts = ("ltb_batches", "ftbc_rounds", "distillation", "distillation_batch")
-            images = inputs.train.images
-            own = {"pool": images, "shared": shared[seed]} | {
-                effort: getattr(config, effort) for effort in efforts
-            }
-            task = Task(snn, images[indices], steps, seed, plan, **own)
+            pool, own = inputs.train.images, {name: getattr(config, name) for name in EFFORTS}
+            task = Task(snn, pool[indices], steps, seed, plan, pool=pool, shared=shared[seed], **own)
             rows.append(plain(measure(inputs, name, wanted[name][1], task)))
             if config.json is not None:
                 write_json(config.json, report)

@@ -42,11 +42,8 @@ def calibrated(task: Task, **changes: Any) -> Converted:
 
 
 def distilled(task: Task, weights: bool) -> Converted:
-    """The usual recipe, and then ``task.distillation`` steps of gradient descent.
-
-    Weights that are trained are reconstructed first.
-    """
-    recipe = Recipe(timesteps=task.timesteps, seed=task.seed, reconstruct=weights)
+    """The usual recipe, and then ``task.distillation`` steps of gradient descent."""
+    recipe = Recipe(timesteps=task.timesteps, seed=task.seed, reconstruct=weights and task.reconstruct)
     found, seconds = _once(task, recipe)
     how = Distillation(
         task.timesteps,

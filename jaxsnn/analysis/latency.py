@@ -31,6 +31,12 @@ class LatencyRow:
     improvement_percent: float | None
     ci95: tuple[float, float] | None
 
+    def saved_at_least(self, horizon: int) -> float | None:
+        """Percent of timesteps saved at least, where only the optimised network is there in ``horizon`` steps."""
+        if self.baseline_timesteps is not None or self.optimized_timesteps is None:
+            return None
+        return 100 * (1 - self.optimized_timesteps / (horizon + 1))
+
     def to_json(self) -> dict:
         """The row as results.json holds it."""
         return asdict(self) | {"ci95": None if self.ci95 is None else list(self.ci95)}

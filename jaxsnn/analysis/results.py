@@ -191,6 +191,12 @@ class TestResult:
         silent = self.delay_steps if self.delay == "layer" else 0
         return network.accuracy[own - 1] if silent < own <= self.timesteps else None
 
+    def horizon(self, delay: str) -> int:
+        """The last step that was simulated, counted in the convention ``delay``."""
+        if delay == self.delay:
+            return self.timesteps
+        return self.timesteps + (self.delay_steps if delay == "layer" else -self.delay_steps)
+
     def steps_to(self, network: NetworkResult, target: float, delay: str) -> int | None:
         """First step in the convention ``delay`` from which one of the networks stays at or above ``target``.
 
@@ -209,8 +215,11 @@ class TestResult:
             _line("", "baseline", "optimised", "saved", "95 % interval"),
         ]
         for row in self.latency:
-            steps = ("never" if n is None else str(n) for n in (row.baseline_timesteps, row.optimized_timesteps))
+            pair = (row.baseline_timesteps, row.optimized_timesteps)
+            steps = (f"> {self.timesteps}" if n is None else str(n) for n in pair)
+            least = row.saved_at_least(self.timesteps)
             saved = "" if row.improvement_percent is None else f"{row.improvement_percent:.1f} %"
+            saved = saved if least is None else f"> {least:.1f} %"
             ends = "" if row.ci95 is None else f"{row.ci95[0]:.0f} to {row.ci95[1]:.0f} %"
             lines.append(_line(f"{row.target_name} ({100 * row.target:.2f} %)", *steps, saved, ends))
         pair = (self.baseline, self.optimized)

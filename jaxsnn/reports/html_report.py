@@ -121,12 +121,14 @@ def _summary(folder: Path, result: TestResult, entries: Entries) -> str:
         f"convention stands below. {spent}</p>"
     )
     text += html.quiet(labels.few(images)) if labels.few(images) else ""
-    text += html.quiet("Timesteps from which the accuracy stays at or above a target, in points below the ANN.")
-    text += _latencies(convention, result.latency, result)
-    text += _latencies(labels.CONVENTIONS[labels.other(result.delay)], result.latency_other_delay, result)
+    text += html.quiet(
+        "Timesteps from which the accuracy stays at or above a target, in points below the ANN; > 48: not in 48."
+    )
+    text += _latencies(result.delay, result.latency, result)
+    text += _latencies(labels.other(result.delay), result.latency_other_delay, result)
     if entries.known("clean"):
         clean = TestResult.from_json(entries.entries("clean").record, f"{entries.where}: clean")
-        text += _latencies(f"{convention}, clean images", clean.latency, result)
+        text += _latencies(result.delay, clean.latency, result, ", clean images")
     return text + _accuracies(result) + _totals(result) + html.figure(*_figure(folder, "accuracy"))
 
 
@@ -134,18 +136,20 @@ def _names(result: TestResult) -> tuple[str, str]:
     return labels.baseline_name(result.baseline), labels.optimized_name(result.optimized)
 
 
-def _latencies(words: str, rows: Sequence[LatencyRow], result: TestResult) -> str:
+def _latencies(delay: str, rows: Sequence[LatencyRow], result: TestResult, kind: str = "") -> str:
+    words, horizon = labels.CONVENTIONS[delay] + kind, result.horizon(delay)
     headings = (words, *_names(result), "saved", "95 % interval")
-    return html.table(headings, [_latency_row(row) for row in rows], numbers=range(1, 5))
+    return html.table(headings, [_latency_row(row, horizon) for row in rows], numbers=range(1, 5))
 
 
-def _latency_row(row: LatencyRow) -> tuple[str, ...]:
-    gain, ends = row.improvement_percent, row.ci95
+def _latency_row(row: LatencyRow, horizon: int) -> tuple[str, ...]:
+    gain, least, ends = row.improvement_percent, row.saved_at_least(horizon), row.ci95
+    saved = "" if gain is None else f"{gain:.1f} %"
     return (
         row.target_name.replace(" ", "\u00a0"),
-        labels.steps(row.baseline_timesteps),
-        labels.steps(row.optimized_timesteps),
-        "" if gain is None else f"{gain:.1f} %",
+        labels.steps(row.baseline_timesteps, horizon),
+        labels.steps(row.optimized_timesteps, horizon),
+        saved if least is None else f"> {least:.1f} %",
         "" if ends is None else f"{ends[0]:.0f} to {ends[1]:.0f} %",
     )
 

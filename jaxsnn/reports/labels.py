@@ -58,9 +58,9 @@ def columns(result: TestResult) -> tuple[str, ...]:
     return tuple(f"{name}\n{state}".rstrip() for name, state in zip(names, states))
 
 
-def steps(count: int | None) -> str:
-    """Timesteps to a target."""
-    return "never" if count is None else str(count)
+def steps(count: int | None, horizon: int) -> str:
+    """Timesteps to a target; "> 48" where it is not kept within the ``horizon`` of 48."""
+    return f"> {horizon}" if count is None else str(count)
 
 
 def saving(row: LatencyRow) -> str:

@@ -43,14 +43,19 @@ def comparison_table(results: TestResult | dict) -> Table:
 def _latency_rows(table: Table, result: TestResult, rows: Sequence[LatencyRow], delay: str) -> None:
     table.add_section()
     table.add_row(f"[bold]steps, {labels.CONVENTIONS[delay]}[/]")
+    horizon = result.horizon(delay)
     for row in rows:
-        gain, ends = row.improvement_percent, row.ci95
+        gain, least, ends = row.improvement_percent, row.saved_at_least(horizon), row.ci95
+        change = "" if gain is None else f"{-gain:+.1f} %".replace("-0.0", "0.0").replace("+0.0", "0.0")
         table.add_row(
             f"  {labels.for_table(row.target_name)} ({100 * row.target:.1f} %)",
-            labels.steps(row.baseline_timesteps),
-            *(labels.steps(result.steps_to(network, row.target, delay)) for network in result.networks[1:-1]),
-            labels.steps(row.optimized_timesteps),
-            "" if gain is None else f"{-gain:+.1f} %".replace("-0.0", "0.0").replace("+0.0", "0.0"),
+            labels.steps(row.baseline_timesteps, horizon),
+            *(
+                labels.steps(result.steps_to(network, row.target, delay), horizon)
+                for network in result.networks[1:-1]
+            ),
+            labels.steps(row.optimized_timesteps, horizon),
+            change if least is None else f"< {-least:+.1f} %",
             "" if ends is None else f"{-ends[1]:+.0f}..{-ends[0]:+.0f} %",
         )
 

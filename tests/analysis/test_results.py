@@ -63,7 +63,19 @@ def test_a_result_prints_as_a_short_table():
     assert max(map(len, lines)) <= 80
     assert "2,000 test images, ANN 86.00 %" in lines[0] and "95 % interval" in lines[2]
     assert lines[1] == "baseline: 99.7 percentile, v0 0.5; optimised: v0 0.31 to 0.62"
-    assert lines[3].split() == ["ANN", "-", "0.5", "(85.50", "%)", "never", "31"]
+    assert lines[3].split() == [
+        "ANN",
+        "-",
+        "0.5",
+        "(85.50",
+        "%)",
+        ">",
+        "40",
+        "31",
+        ">",
+        f"{100 * (1 - 31 / 41):.1f}",
+        "%",
+    ]
     assert "14.7 %" in lines[4] and "10 to 18 %" in lines[4]
 
 

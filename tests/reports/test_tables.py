@@ -39,7 +39,7 @@ def attacked(name="tiny", images=500, title="FGSM at 8/255"):
 
 def test_the_comparison_says_v0_and_the_interval_of_what_is_gained():
     text = printed(comparison_table(result()))
-    for words in ("99.7 pct.", "v0 0.5", "never", "-14.7 %", "-18..-10 %", "-14.2..-10.3", "85.00 %"):
+    for words in ("99.7 pct.", "v0 0.5", "> 40", "-14.7 %", "-18..-10 %", "-14.2..-10.3", "85.00 %"):
         assert words in text
     assert text == printed(comparison_table(result().to_json()))
     assert "Only" not in text and "Only 20 images" in printed(comparison_table(result(images=20)))
@@ -50,6 +50,20 @@ def test_the_widest_numbers_fit():
     row = replace(found.latency[1], target=1.0, target_name="ANN - 0.5", improvement_percent=-300.0)
     row = replace(row, baseline_timesteps=1000, optimized_timesteps=40, ci95=(-420.0, -210.0))
     printed(comparison_table(replace(found, latency=(row,), accuracy_gain_ci95=((-100.0, -99.9),) * 40)))
+
+
+def test_where_only_the_optimised_network_gets_there_the_least_saving_is_said():
+    """In both conventions: the baseline takes at least one step more than were simulated."""
+    found = result()
+    row = replace(
+        found.latency[1], baseline_timesteps=None, optimized_timesteps=10, improvement_percent=None, ci95=None
+    )
+    text = printed(comparison_table(replace(found, latency=(row,), latency_other_delay=(row,))))
+    other = "none" if found.delay == "layer" else "layer"
+    assert found.horizon(found.delay) == 40 and found.horizon(other) != 40
+    for delay in (found.delay, other):
+        assert f"< -{100 * (1 - 10 / (found.horizon(delay) + 1)):.1f} %" in text
+        assert f"> {found.horizon(delay)}" in text
 
 
 def test_no_change_has_no_sign():
