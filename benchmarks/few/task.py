@@ -30,6 +30,7 @@ class Task:
         ltb_batches: of 100 images, for LTB.
         ftbc_rounds: over all images, for FTBC.
         distillation: steps of gradient descent, for what is trained.
+        reconstruct: whether weights that are trained are reconstructed first.
         distillation_batch: images of each.
         shared: what a method keeps for other numbers of timesteps, by its name.
     """
@@ -42,6 +43,7 @@ class Task:
     ltb_batches: int = 1000
     ftbc_rounds: int = 10
     distillation: int = 0
+    reconstruct: bool = True
     distillation_batch: int = 128
     pool: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.uint8))
     shared: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +69,7 @@ class Converted:
         cells: in place of the package's neurons, one or one for each spiking layer.
         leak: of the cells, (1, L).
         run: in place of any simulator: images, labels and timesteps -> what was seen.
+        final: whether only the answer at the end is one.
     """
 
     channels: Channels
@@ -80,11 +83,12 @@ class Converted:
     cells: Cell | tuple[Cell, ...] | None = None
     leak: np.ndarray | None = None
     run: Callable[[np.ndarray, np.ndarray, int], "Seen"] | None = None
+    final: bool = False
 
     @property
     def steady(self) -> bool:
         """Whether spikes are counted at each step, so that a longer simulation shows the shorter ones."""
-        return self.cells is not None or self.run is not None
+        return (self.cells is not None or self.run is not None) and not self.final
 
 
 @dataclass(frozen=True, eq=False)
