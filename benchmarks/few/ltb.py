@@ -75,7 +75,7 @@ def balance(task: Task) -> tuple[list[np.ndarray], int]:
     return found, _delay(task, found)
 
 
-def _clipped(network: Network, params, images, activation: Callable) -> list:
+def with_activations(network: Network, params, images, activation: Callable) -> list:
     """Sums of the network with ``activation(layer, z)`` in place of ReLUs."""
     layers = iter(range(len(network.layers)))
 
@@ -97,7 +97,7 @@ def _move(network: Network, params, images, thresholds: list[jax.Array]) -> list
         moved.append(theta + 2 * jax.nn.relu(z - theta).reshape(-1, z.shape[-1]).mean(0))
         return jnp.clip(z, 0, moved[-1])
 
-    _clipped(network, params, images, activation)
+    with_activations(network, params, images, activation)
     return moved
 
 
@@ -106,7 +106,7 @@ def _clipped_sums(network: Network, params, images, thresholds: list[jax.Array])
     def activation(index: int, z: jax.Array) -> jax.Array:
         return z if index == len(thresholds) else jnp.clip(z, 0, thresholds[index])
 
-    return [jax.nn.relu(z) for z in _clipped(network, params, images, activation)[:-1]]
+    return [jax.nn.relu(z) for z in with_activations(network, params, images, activation)[:-1]]
 
 
 def _delay(task: Task, thresholds: list[np.ndarray]) -> int:

@@ -1,10 +1,10 @@
 """Thresholds with the least squared error against the ANN's activations, for T steps of an even current.
 
-    sum (z - theta/T clip(floor(z T/theta + shift), 0, T))^2,  theta = max(z) (1 - 0.01 i),  i = 0..94
+    sum (z - theta/T clip(floor(z T/theta + shift), 0, most T))^2,  theta = max(z) (1 - 0.01 i),  i = 0..94
 
-of Li et al. (A free lunch from ANN, ICML 2021) and their code. Their ``shift`` is 0 although their neurons round:
-the rows of this method take 1/2, which is what half-full neurons do; SNNC and FTBC take 0. They average over seven
-batches of 128, 0.9 old + 0.1 new, which is mostly the first batch; here all images are one batch.
+of Li et al. (A free lunch from ANN, ICML 2021) and their code; most is 1. Their ``shift`` is 0 although their
+neurons round: the rows of this method take 1/2, which is what half-full neurons do; SNNC and FTBC take 0. They
+average over seven batches of 128, 0.9 old + 0.1 new, which is mostly the first batch; here all images are one.
 """
 
 import functools
@@ -29,8 +29,12 @@ def per_channel(task: Task) -> Converted:
     return half_full(task, thresholds(task, shift=0.5, channels=True))
 
 
-def thresholds(task: Task, shift: float, channels: bool) -> list[np.ndarray]:
-    """Per spiking layer (C,), as the formula of this module says; layers that must share a shape do."""
+def thresholds(task: Task, shift: float, channels: bool, most: int = 1) -> list[np.ndarray]:
+    """Per spiking layer (C,), as the formula of this module says; layers that must share a shape do.
+
+    Args:
+        most: spikes that a neuron sends in a step at most.
+    """
     layers = range(len(task.network.spiking))
     tops = [np.zeros(1)] * len(layers)
     for sums in ann_sums(task.snn, task.images):
@@ -39,7 +43,7 @@ def thresholds(task: Task, shift: float, channels: bool) -> list[np.ndarray]:
     errors = [np.zeros((len(GRID), len(top))) for top in tops]
     for sums in ann_sums(task.snn, task.images):
         for index in layers:
-            errors[index] += np.asarray(_errors(flat(sums[index]), grids[index], task.timesteps, shift))
+            errors[index] += np.asarray(_errors(flat(sums[index]), grids[index], task.timesteps, shift, most))
     if not channels:
         errors = [error.sum(1, keepdims=True) for error in errors]
     best = [grid * GRID[error.argmin(0)] for grid, error in zip(grids, errors)]
@@ -51,13 +55,13 @@ def flat(sums: np.ndarray) -> np.ndarray:
     return np.maximum(sums, 0).reshape(-1, sums.shape[-1])
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _errors(values: jax.Array, top: jax.Array, timesteps: int, shift: float) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _errors(values: jax.Array, top: jax.Array, timesteps: int, shift: float, most: int) -> jax.Array:
     """Squared errors (95, C) of values (S, C) for thresholds that are fractions of ``top`` (C,)."""
 
     def one(fraction):
         unit = jnp.maximum(top * fraction, jnp.finfo(jnp.float32).tiny) / timesteps
-        error = unit * jnp.clip(jnp.floor(values / unit + shift), 0, timesteps) - values
+        error = unit * jnp.clip(jnp.floor(values / unit + shift), 0, most * timesteps) - values
         return (error * error).sum(0)
 
     return jax.lax.map(one, jnp.asarray(GRID, jnp.float32))

@@ -59,6 +59,11 @@ def run(monkeypatch, capsys):
         ("few_timesteps --images 2001", "--images is 2001, but embedded has only 2000 training images"),
         ("few_timesteps --json HELD", "HELD holds rows with images None, not 512: choose another --json"),
         ("few_timesteps --weights ABSENT", "no weights file at ABSENT"),
+        ("rivals --timesteps", "--timesteps needs one number at least"),
+        ("rivals --systems nothing", "--systems nothing is unknown: the systems are max-norm"),
+        ("rivals --systems qcfs", "--systems qcfs is trained: say on how many images with --training-images"),
+        ("rivals --minutes 0", "--minutes is 0.0, expected above 0 and finite"),
+        ("rivals cifar10 --data-dir ABSENT", "the data folder ABSENT does not exist"),
         ("reproduce cifar10 --seeds 0", "--seeds is 0, expected at least 1"),
         ("reproduce cifar10 --data-dir ABSENT", "the data folder ABSENT does not exist"),
         ("reproduce cifar10 --weights ABSENT", "no weights file at ABSENT"),
@@ -121,6 +126,7 @@ def test_debug_shows_where_an_error_came_from(run):
 
 def test_all_benchmarks_are_listed(capsys):
     runnable = {p.stem for p in FOLDER.glob("*.py") if 'if __name__ == "__main__":' in p.read_text()}
+    runnable |= {p.parent.name for p in FOLDER.glob("*/__main__.py")}
     assert runnable - {"__main__"} == set(BENCHMARKS)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)

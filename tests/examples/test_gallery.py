@@ -13,6 +13,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SMALL = {
     "evo_alone": {"evaluations": 120, "dimensions": 3},
     "own_cost": {"generations": 1, "images": 10},
+    "own_neuron": {"images": 4, "timesteps": 2},
     "own_pytorch_network": {"epochs": 1, "images": 100},
     "quickstart": {"generations": 1, "test_images": 20},
     "simulator_alone": {"points": 2, "images": 20},

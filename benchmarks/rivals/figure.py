@@ -1,0 +1,66 @@
+"""Accuracy of all systems over timesteps and over energy, with the frontier of those that nothing beats."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import NullLocator, ScalarFormatter
+
+from benchmarks.rivals.system import System
+from benchmarks.rivals.table import accuracy, rows_of
+from jaxsnn.reports.figures import ANN, OPTIMIZED, STYLE, save
+
+MARKERS = "os^vDP*X<>hp"
+PANELS = (("timesteps", "timesteps (no layer delay)"), ("microjoules", "energy [µJ an image]"))
+
+
+def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of points (cost, accuracy) that no other with at most their cost matches, by cost."""
+    found: list[tuple[float, float]] = []
+    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or value > found[-1][1]:
+            found.append((cost, value))
+    return found
+
+
+def draw(report: dict[str, Any], systems: Mapping[str, System], path: Path) -> None:
+    """One panel over T and one over energy; the frontier is a step line."""
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True)
+        colors = plt.get_cmap("tab20").colors  # type: ignore[attr-defined]
+        everything: list[list[tuple[float, float]]] = [[], []]
+        for index, (name, system) in enumerate(systems.items()):
+            steps = sorted({row["timesteps"] for row in report["rows"] if row["system"] == name})
+            if not steps:
+                continue
+            values = [accuracy(report, name, t) or 0.0 for t in steps]
+            own = name.startswith("ours")
+            for axes, (key, _), points in zip(panels, PANELS, everything):
+                costs = [float(np.median([row[key] for row in rows_of(report, name, t)])) for t in steps]
+                points += zip(costs, values)
+                axes.plot(
+                    costs,
+                    values,
+                    color=OPTIMIZED if own else colors[index % len(colors)],
+                    linewidth=2.0 if own else 0.9,
+                    marker=MARKERS[index % len(MARKERS)],
+                    markersize=4,
+                    zorder=3 if own else 2,
+                    label=system.title,
+                )
+        for axes, (_, label), points in zip(panels, PANELS, everything):
+            if points:
+                axes.step(
+                    *zip(*frontier(points)), where="post", color="0.7", linewidth=5, zorder=1, label="frontier"
+                )
+            axes.axhline(100 * report["ann_accuracy"], color=ANN, linewidth=1, linestyle=":", label="ANN")
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xlabel(label)
+        panels[0].set_ylabel(f"accuracy on {report['settings']['test_images']:,} test images [%]")
+        handles, names = panels[0].get_legend_handles_labels()
+        figure.legend(handles, names, fontsize=7, ncols=7, loc="outside upper center", frameon=False)
+        save(figure, path)
