@@ -1,17 +1,40 @@
 """Shared by the tests: strict types, small networks and an independent reference simulator."""
 
+import shutil
+import tempfile
+
 import jax
 import pytest
 
 from helpers.runs import random_params
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.weights import save_weights
+from jaxsnn.runtime.compile_cache import loads_what_it_kept
 
 jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
-# commands keep what they compile in the user's folder; a test must not depend on what is there
-jax.config.update("jax_enable_compilation_cache", False)
+COMPILED = pytest.StashKey[str]()
+
+
+def pytest_configure(config):
+    """The same program is compiled once for all tests of a process: JAX keeps it in a folder that starts empty.
+
+    Never in the user's, where commands keep it: a test must not depend on what is there. And one folder for each
+    process: JAX writes a program in place, and another process could read half of it.
+    """
+    if loads_what_it_kept():
+        folder = config.stash[COMPILED] = tempfile.mkdtemp(prefix="jaxsnn-tests-")
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    else:
+        jax.config.update("jax_enable_compilation_cache", False)
+
+
+def pytest_unconfigure(config):
+    if COMPILED in config.stash:
+        shutil.rmtree(config.stash[COMPILED], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -47,20 +47,27 @@ def keep_loop(loop: Any) -> Any:
     return loop
 
 
+def processor() -> str:
+    """What the system says of the processor."""
+    return PROCESSOR.read_text() if PROCESSOR.is_file() else platform.processor()
+
+
+def loads_what_it_kept() -> bool:
+    """False where that is known to go wrong: on macOS, where loading large programs crashed, and on processors with
+    Intel's "gather data sampling" bug, for which XLA compiles with a preference that its own loader takes for a
+    missing instruction (jax issue 38445)."""
+    return sys.platform != "darwin" and not re.search(r"^bugs\s*:.*\bgds\b", processor(), re.MULTILINE)
+
+
 def keep_compiled() -> None:
     """Let JAX keep what it compiles in ~/.cache/jaxsnn/compiled, in a folder for each kind of processor.
 
     ``JAX_COMPILATION_CACHE_DIR`` names another folder, and ``JAX_ENABLE_COMPILATION_CACHE=false`` keeps nothing.
-    Nothing is kept where that is known to go wrong: on macOS, where loading large programs crashed, and on
-    processors with Intel's "gather data sampling" bug, for which XLA compiles with a preference that its own
-    loader takes for a missing instruction (jax issue 38445).
+    Nothing is kept where it could not be loaded.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    if jax.config.values["jax_compilation_cache_dir"] is not None or not loads_what_it_kept():
         return
-    processor = PROCESSOR.read_text() if PROCESSOR.is_file() else platform.processor()
-    if sys.platform == "darwin" or re.search(r"^bugs\s*:.*\bgds\b", processor, re.MULTILINE):
-        return
-    flags = re.findall(r"^(?:flags|Features|vendor_id|model name)\s*:.*", processor, re.MULTILINE)
+    flags = re.findall(r"^(?:flags|Features|vendor_id|model name)\s*:.*", processor(), re.MULTILINE)
     kind = hashlib.sha256("\n".join(sorted({platform.machine(), *flags})).encode()).hexdigest()[:16]
     folder = cache_folder(f"compiled/{kind}")
     if folder is None:  # then it is compiled again

@@ -137,9 +137,13 @@ def cache(monkeypatch, tmp_path):
     """What JAX is told, with a home that is this test's."""
     told = {}
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    monkeypatch.setattr(jax.config, "update", told.__setitem__)
     monkeypatch.setattr(compile_cache.sys, "platform", "linux")
-    return told
+    kept = jax.config.values["jax_compilation_cache_dir"]  # where the tests keep theirs
+    jax.config.update("jax_compilation_cache_dir", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.config, "update", told.__setitem__)
+        yield told
+    jax.config.update("jax_compilation_cache_dir", kept)
 
 
 def processor(monkeypatch, tmp_path, text):
@@ -149,8 +153,6 @@ def processor(monkeypatch, tmp_path, text):
 
 
 def test_compiled_programs_are_kept_apart_for_each_kind_of_processor(cache, monkeypatch, tmp_path):
-    if jax.config.jax_compilation_cache_dir is not None:
-        pytest.skip("JAX_COMPILATION_CACHE_DIR is set")
     folders = []
     for flags in ("avx2", "avx2 avx512f", "avx2"):
         processor(monkeypatch, tmp_path, f"vendor_id\t: X\nflags\t\t: {flags}\nbugs\t\t: spectre_v1\n")
