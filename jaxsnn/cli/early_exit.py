@@ -34,7 +34,7 @@ class ExitOptions:
     early_exit: bool = False
     """Let each image stop when its read-out is sure, and show what that saves, in place of the comparison with
     the baseline. Thresholds are chosen on training images, without labels."""
-    exit_change: float = 0.1
+    exit_change: float = 0.0
     """Answers in percent of the training images that stopping may change."""
     exit_kind: Literal["margin", "entropy"] = "margin"
     """What tells how sure a read-out is: the margin between its two highest scores, or their entropy."""
