@@ -16,7 +16,7 @@ import optax
 from benchmarks.few.percentile import half_full_start
 from benchmarks.few.task import Converted, Task
 from benchmarks.rivals.descent import Effort, fit
-from benchmarks.rivals.system import Job, on_accelerators
+from benchmarks.rivals.system import Job
 from jaxsnn.networks.description import Conv, Dense, Network
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN
@@ -54,7 +54,7 @@ def binary(job: Job) -> Converted:
         job.shared["binary"] = _trained(job)
     snn = job.shared["binary"]
     found = half_full_start(Task(snn, job.images, job.timesteps, job.seed, job.plan))
-    return Converted(found.channels, snn=snn, cells=on_accelerators())
+    return Converted(found.channels, snn=snn)
 
 
 def _trained(job: Job) -> SNN:

@@ -26,7 +26,7 @@ import optax
 
 from benchmarks.few.task import Converted
 from benchmarks.rivals.descent import Effort, fit
-from benchmarks.rivals.system import Job, on_accelerators
+from benchmarks.rivals.system import Job
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.channels import of_genes
 from jaxsnn.networks.activations import SHIFT, ceiling
@@ -68,4 +68,4 @@ def genes_of(snn: SNN) -> Genes:
 def qcfs(job: Job) -> Converted:
     """The network as it is trained."""
     snn = network_of(job)
-    return Converted(of_genes(snn, genes_of(snn)), snn=snn, cells=on_accelerators(), note=f"{LEVELS} levels")
+    return Converted(of_genes(snn, genes_of(snn)), snn=snn, note=f"{LEVELS} levels")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 import data
@@ -19,6 +20,7 @@ from jaxsnn.analysis.energy import HOROWITZ, snn_energy
 from jaxsnn.analysis.operations import Activity, macs
 from jaxsnn.runtime.provenance import code_digest
 from jaxsnn.simulation.cells.cell import Cell
+from jaxsnn.simulation.cells.leaky import Leaky
 
 ROOT = Path(__file__).parents[2]
 HOME = "benchmarks.rivals."
@@ -83,9 +85,13 @@ def row_of(system: System, job: Job, test: data.Dataset) -> dict[str, Any]:
 
 def seen_by(name: str, converted: Converted, job: Job, test: data.Dataset) -> Seen:
     """What is seen at the job's T; of a steady network at the longest T, once for all that are shorter."""
+    plain = converted.neurons is None and converted.cells is None and converted.run is None and not converted.skip
+    if plain and jax.default_backend() != "cpu":  # compiled once for all T
+        converted = dataclasses.replace(converted, cells=Leaky(comparison=converted.comparison))
     if not converted.steady or job.longest < job.timesteps:
         return evaluate(converted, job, test.images, test.labels)
-    key = f"seen {name} {[theta[0] for theta in converted.channels.thresholds]} {converted.cells}"
+    parts = (*converted.channels.thresholds, *converted.channels.biases, *converted.channels.starts)
+    key = f"seen {name} {converted.cells} {hashlib.sha256(b''.join(part.tobytes() for part in parts)).hexdigest()}"
     if key not in job.shared:
         longest = dataclasses.replace(job, timesteps=job.longest)
         job.shared[key] = evaluate(converted, longest, test.images, test.labels)

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from benchmarks.few.task import Converted, Task
-from jaxsnn.simulation.cells.leaky import Leaky
 
 
 class Labelled(NamedTuple):
@@ -33,11 +31,6 @@ class Job(Task):
     epochs: int | None = None
     batch: int = 100
     longest: int = 0
-
-
-def on_accelerators() -> Leaky | None:
-    """The package's neurons as cells where there is an accelerator, which compiles them once for all T."""
-    return None if jax.default_backend() == "cpu" else Leaky()
 
 
 class Published(NamedTuple):

@@ -140,16 +140,18 @@ def test_a_cell_is_its_equations(name):
     assert [m.sum() for m in maps] == counts and min(counts) > 0
 
 
-@pytest.mark.parametrize("delay", ["none", "layer"])
-def test_the_package_s_own_neuron_as_a_cell_is_the_simulator(delay):
+@pytest.mark.parametrize("delay, comparison", [("none", ">="), ("layer", ">")])
+def test_the_package_s_own_neuron_as_a_cell_is_the_simulator(delay, comparison):
     """Counts of two candidates over shortcuts, in chunks; with a delay all spikes count, also late ones."""
     snn = dyadic_snn("residual")
     theta = dyadic_thresholds(len(snn.network.spiking), 2)
     genes, images = Genes(theta, np.full_like(theta, 0.25)), dyadic_images(IMAGES)
     labels = np.arange(IMAGES) % snn.network.classes
-    how = {"timesteps": 6, "dynamics": Dynamics(delay=delay)}
-    usual = observe(snn, genes, images, labels, plan=Plan(backend="xla"), **how)
-    other, right = observe_images(snn, genes, images, labels, cell=Leaky(), plan=Plan(rows=4 * 2), **how)
+    usual = observe(
+        snn, genes, images, labels, timesteps=6, dynamics=Dynamics(comparison, delay), plan=Plan(backend="xla")
+    )
+    how = {"cell": Leaky(comparison=comparison), "plan": Plan(rows=4 * 2)}
+    other, right = observe_images(snn, genes, images, labels, timesteps=6, dynamics=Dynamics(delay=delay), **how)
     assert np.array_equal(right.sum(1), usual.correct) and np.array_equal(other.correct, usual.correct)
     assert np.array_equal(other.spikes, usual.spikes) and np.array_equal(other.synops, usual.synops)
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxsnn.simulation.neuron import Fire
 
@@ -63,7 +62,3 @@ class Cell:
     def bias(self, t: jax.Array) -> jax.Array | float:
         """Factor on the network's biases at step ``t``."""
         return 1.0
-
-    def spikes(self, v: jax.Array, theta: jax.Array | float) -> jax.Array:
-        """Which membranes fire at a threshold, as numbers."""
-        return (v > theta).astype(v.dtype) if self.fire is None else self.fire(v, jnp.asarray(theta))

@@ -9,6 +9,7 @@ membrane time constant, ICCV 2021), v += (I - v)/tau with leak = 1 - 1/tau.
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from jaxsnn.simulation.cells.cell import Cell, Fired
 from jaxsnn.simulation.neuron import if_step
@@ -19,17 +20,19 @@ class Leaky(Cell):
     """Attributes:
     to_zero: reset to zero, not by subtraction.
     averaging: a current counts by 1 - leak.
+    comparison: ">" or ">=".
     """
 
     to_zero: bool = False
     averaging: bool = False
+    comparison: str = ">"
 
     def step(self, state: jax.Array, drive: jax.Array, theta: jax.Array, leak: jax.Array | None, t) -> Fired:
         if self.averaging and leak is not None:
             drive = (1 - leak) * drive
         if not self.to_zero:
-            v, spikes = if_step(state, drive, theta, leak, fire=self.fire)
+            v, spikes = if_step(state, drive, theta, leak, self.comparison, self.fire)
             return Fired(v, spikes, theta)
         v = (state if leak is None else leak * state) + drive
-        spikes = self.spikes(v, theta)
+        spikes = if_step(v, jnp.zeros_like(v), theta, None, self.comparison, self.fire)[1].astype(v.dtype)
         return Fired(v * (1 - spikes), spikes, theta)
