@@ -1,7 +1,19 @@
 """All systems by name, with their sources and what was published of them."""
 
 from benchmarks.few import ftbc, iteration, ltb, mmse, ours, percentile, snnc
-from benchmarks.rivals import adafire, binary, codes, da_qcfs, norms, qcfs, spike_norm, trained, ttfs, two_stage
+from benchmarks.rivals import (
+    adafire,
+    binary,
+    codes,
+    da_qcfs,
+    norms,
+    qcfs,
+    soft_lif,
+    spike_norm,
+    trained,
+    ttfs,
+    two_stage,
+)
 from benchmarks.rivals.system import Published, System
 
 VGG15 = "VGG-15, CIFAR-10"
@@ -172,6 +184,16 @@ TRAINED = (
         "Fang et al., ICCV 2021",
         FEW_EPOCHS + ", and their network has 36 M weights",
         (Published("own network, CIFAR-10", None, 92.58, 8, "their paper, chosen on validation images"),),
+        trained=True,
+        lucky=True,
+    ),
+    System(
+        "soft-lif",
+        "soft LIF",
+        soft_lif.soft_lif,
+        "Hunsberger and Eliasmith, 2016",
+        FEW_EPOCHS + "; 6,000 steps in theirs",
+        (Published("own network, CIFAR-10", None, 82.95, 6000, "Hunsberger and Eliasmith"),),
         trained=True,
         lucky=True,
     ),

@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 
 from benchmarks.few.evaluate import evaluate
-from benchmarks.rivals import adafire, binary, codes, da_qcfs, norms, qcfs, spike_norm, trained, ttfs, two_stage
+from benchmarks.rivals import (
+    adafire,
+    binary,
+    codes,
+    da_qcfs,
+    norms,
+    qcfs,
+    soft_lif,
+    spike_norm,
+    trained,
+    ttfs,
+    two_stage,
+)
 from benchmarks.rivals.descent import Effort, spiking_loss
 from benchmarks.rivals.system import Job, Labelled
 from helpers.networks import PLAIN, dyadic_images, with_bias
@@ -184,6 +196,21 @@ def test_binary_weights_have_one_size_a_channel(job, monkeypatch):
     assert np.array_equal(converted.snn.params[middle], found[middle])
     theta = np.percentile(activations(converted.snn, job.images)[1], 99.7, method="higher")
     assert np.isclose(converted.channels.thresholds[1][0], theta, rtol=1e-3)
+
+
+def test_the_soft_rate_is_that_of_its_neuron_but_for_the_corner(job, monkeypatch):
+    """Float64 at some sums; theta at theta, nearly; and the network is converted with it."""
+    z, theta = np.array([-0.3, 0.0, 0.2, 0.7, 1.5]), 0.7
+    above = 2 * np.log1p(np.exp(10 * z / theta / 2))
+    expected = theta * (2 + 20 * np.log1p(0.1)) / (2 + 20 * np.log1p(1 / above))
+    assert np.allclose(soft_lif.soft_rate(jnp.asarray(z), theta), expected, rtol=1e-5)
+    hard = theta * (2 + 20 * np.log1p(0.1)) / (2 + 20 * np.log1p(theta / (10 * z[3:])))
+    assert np.allclose(expected[3:], hard, rtol=0.01)
+    monkeypatch.setattr(soft_lif, "fit", lambda loss, parts, fixed, images, effort, seed: parts)
+    converted = soft_lif.soft_lif(dataclasses.replace(job, shared={}))
+    usual = [np.percentile(a, 99.7, method="higher") for a in activations(job.snn, job.images)]
+    assert np.allclose([t[0] for t in converted.channels.thresholds], usual, rtol=1e-3)
+    assert converted.cells == soft_lif.CELL
 
 
 def test_folds_are_a_loop_over_batches(job, monkeypatch):

@@ -1,6 +1,7 @@
 """Cells do what their equations say, step by step, in a network; the back-ends that have none say so."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.cells.leaky import Leaky
 from jaxsnn.simulation.cells.phase import Bits, Phase
 from jaxsnn.simulation.cells.poisson import Poisson
+from jaxsnn.simulation.cells.refractory import Refractory
 from jaxsnn.simulation.cells.schedule import Scheduled
 from jaxsnn.simulation.cells.signed import Signed
 from jaxsnn.simulation.cells.unroll import chunks, per_layer
@@ -154,6 +156,38 @@ def test_the_package_s_own_neuron_as_a_cell_is_the_simulator(delay, comparison):
     other, right = observe_images(snn, genes, images, labels, timesteps=6, dynamics=Dynamics(delay=delay), **how)
     assert np.array_equal(right.sum(1), usual.correct) and np.array_equal(other.correct, usual.correct)
     assert np.array_equal(other.spikes, usual.spikes) and np.array_equal(other.synops, usual.synops)
+
+
+def test_refractory_neurons_step_as_their_equations_and_fire_at_their_rate():
+    """In float64, neuron by neuron, and within a spike of the rate that integrating a period gives."""
+    cell, theta, steps = Refractory(), 0.7, 60
+    drives = np.random.default_rng(0).uniform(-0.2, 1.4, (steps, 20))
+    constant = np.linspace(0.05, 1.4, 20)
+    for rows in (drives, np.broadcast_to(constant, (steps, 20))):
+        one = jax.jit(lambda state, drive: tuple(cell.step(state, drive, jnp.float32(theta), None, None)))
+        state, total = cell.init(jnp.zeros(20), theta), 0
+        for drive in rows:
+            state, spikes, worth = one(state, jnp.asarray(drive, jnp.float32))
+            total = total + np.asarray(spikes)
+        counts = [_refractory_spikes(column, theta) for column in rows.T]
+        assert np.abs(total - counts).max() <= 1 and np.abs(total - counts).sum() <= 1
+    rate = 1 / (2 + 20 * np.log1p(theta / (10 * constant)))
+    assert np.abs(total - rate * steps).max() < 1.2
+    assert np.isclose(float(worth) / (2 + 20 * np.log1p(0.1)), theta)
+
+
+def _refractory_spikes(drives, theta):
+    v = wait = 0.0
+    count = 0
+    for drive in drives:
+        current = 1 + 10 * drive / theta
+        wait -= 1
+        v -= (current - v) * np.expm1(-np.clip(1 - wait, 0, 1) / 20)
+        if v > 1:
+            wait, v = 2 + 1 + 20 * np.log1p(-(v - 1) / (current - 1)), 0.0
+            count += 1
+        v = max(v, 0.0)
+    return count
 
 
 def test_each_layer_may_have_its_cell():
