@@ -53,9 +53,12 @@ def processor() -> str:
 
 
 def loads_what_it_kept() -> bool:
-    """False where that is known to go wrong: on macOS, where loading large programs crashed, and on processors with
-    Intel's "gather data sampling" bug, for which XLA compiles with a preference that its own loader takes for a
-    missing instruction (jax issue 38445)."""
+    """Whether JAX can load what it compiled here before; False where that is known to go wrong.
+
+    That is on macOS, where loading large programs crashed, and on processors with Intel's "gather data sampling"
+    bug, for which XLA compiles with a preference that its own loader takes for a missing instruction (jax issue
+    38445).
+    """
     return sys.platform != "darwin" and not re.search(r"^bugs\s*:.*\bgds\b", processor(), re.MULTILINE)
 
 
