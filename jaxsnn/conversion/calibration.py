@@ -27,11 +27,14 @@ class Calibration:
         cumulative: (L, BINS + 1) share of the activations up to each bin edge; the edges are evenly spaced from
             0 to the maximum, and the first is 0 by definition.
         images: number of calibration images.
+        caps: (L,) the value at which the ANN clips each layer, infinite where it does not. No threshold should be
+            above it: neurons that pass on more than the ANN lose the clip.
     """
 
     maxima: np.ndarray
     cumulative: np.ndarray
     images: int
+    caps: np.ndarray | float = np.inf
 
     def threshold(self, percentile: float | np.ndarray) -> np.ndarray:
         """λ(p): the percentile (a number, or one per layer (..., L)) of each layer's activations, (..., L)."""
@@ -112,4 +115,5 @@ def calibrate(
         for index, values in enumerate(layers):
             counts[index] += np.histogram(values, BINS, (0, maxima[index]))[0]
     cumulative = np.concatenate([np.zeros((len(maxima), 1)), counts.cumsum(1) / counts.sum(1, keepdims=True)], 1)
-    return Calibration(maxima, cumulative, len(images))
+    caps = np.array([np.inf if layer.cap is None else layer.cap for layer in network.spiking])
+    return Calibration(maxima, cumulative, len(images), caps)

@@ -88,7 +88,7 @@ class Codec:
         return np.repeat([getattr(block, name) for block in self.blocks], self.layers).astype(np.float64)
 
     def decode(self, vectors: np.ndarray) -> Genes:
-        """Genes of the candidates (P, D)."""
+        """Genes of the candidates (P, D); a threshold stays below its layer's cap, which it would lose above."""
         vectors = np.asarray(vectors, np.float64)
         pieces = iter(np.split(vectors, len(self.blocks), axis=1))
         genes = {name: next(pieces) for name in SEARCHABLE if name in self.search}
@@ -100,6 +100,7 @@ class Codec:
             threshold = threshold * scale
         else:
             threshold = self.calibration.threshold(threshold)
+        threshold = np.minimum(threshold, self.calibration.caps)
         constant = np.ones((len(vectors), self.layers))
         v0 = genes.get("v0", self.v0 * constant if self.v0 else None)
         leak = genes.get("leak", self.leak * constant if self.leak != 1 else None)

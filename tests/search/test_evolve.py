@@ -1,5 +1,7 @@
 """Algorithm 1: genes and vectors, subsets, selection, common random numbers. The simulator is a formula here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,18 @@ def test_codec_carries_every_searched_gene_in_its_own_block():
     only = Codec(uniform_calibration(), search=("v0",), leak=0.5).decode(np.full((2, LAYERS), 0.3))
     np.testing.assert_allclose(only.threshold, np.tile(uniform_calibration().threshold(99.7), (2, 1)))
     np.testing.assert_allclose(only.leak, 0.5)
+
+
+@pytest.mark.parametrize("space, vector", [("normalised", 2.0), ("percentile", 100.0)])
+def test_no_threshold_is_above_its_layers_cap(space, vector):
+    """Above it the ANN's clip would be lost; layers without a cap go as far as the search does."""
+    plain = uniform_calibration()
+    caps = np.where(np.arange(LAYERS) == 1, 0.75 * plain.maxima, np.inf)
+    capped = Codec(replace(plain, caps=caps), space=space)
+    theta = Codec(plain, space=space).decode(np.full((2, capped.layers), vector)).threshold
+    found = capped.decode(np.full((2, capped.layers), vector)).threshold
+    np.testing.assert_array_equal(found, np.minimum(theta, caps))
+    assert (found[:, 1] == caps[1]).all() and (theta[:, 1] > caps[1]).all()
 
 
 @pytest.mark.parametrize("options", [{"space": "log"}, {"search": ()}, {"search": ("weight",)}, {"base": 0.0}])
