@@ -244,6 +244,7 @@ class Layer:
     gene v0. The ANN does not know of it. With ``cap`` the ANN's activation is clipped there (6 for ReLU6). Neurons
     need nothing for it: one that fires at most once a step passes on at most its threshold, so that a threshold of
     ``cap`` is the clip, and percentiles of the clipped activations are below. Above it the clip is lost.
+    A layer with ``levels`` has no cap: its ceiling is one.
     """
 
     name: str
@@ -251,6 +252,13 @@ class Layer:
     levels: int | None = None
     start: bool = False
     cap: float | None = None
+
+    def __post_init__(self):
+        if self.cap is not None and self.levels is not None:
+            raise UserError(
+                f"layer {self.name}: cap is {self.cap!r} and levels is {self.levels!r}, but quantised activations "
+                "have a ceiling of their own: choose one, a clipped ReLU (as ReLU6) or quantised activations"
+            )
 
 
 @dataclass(frozen=True)

@@ -161,9 +161,9 @@ def _check_levels(layers: Sequence[Layer]) -> None:
                 f"layer {layer.name}: start is {layer.start!r}, expected true or false, not on the last"
             )
         capped = isinstance(layer.cap, int | float) and type(layer.cap) is not bool and 0 < layer.cap < math.inf
-        if layer.cap is not None and (not capped or layer.levels is not None or layer is layers[-1]):
+        if layer.cap is not None and (not capped or layer is layers[-1]):
             raise UserError(
-                f"layer {layer.name}: cap is {layer.cap!r}, expected a number above 0, no levels, none on the last"
+                f"layer {layer.name}: cap is {layer.cap!r}, expected a number above 0, none on the last"
             )
         if layer.levels is None:
             continue

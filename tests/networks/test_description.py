@@ -1,5 +1,6 @@
 """The network description: shapes, JSON, and the refusals that a wrong one must get."""
 
+import dataclasses
 import json
 
 import pytest
@@ -25,6 +26,7 @@ from jaxsnn.networks.description import (
     walk,
 )
 from jaxsnn.networks.json_format import from_json, to_json
+from jaxsnn.training.start import with_activation
 
 
 @pytest.mark.parametrize("network", [*NETWORKS.values(), *(make() for make in ARCHITECTURES.values())])
@@ -155,6 +157,15 @@ def test_a_cap_is_a_number_and_not_beside_levels(cap, levels):
     raw["layers"][0].update(cap=cap, levels=levels)
     with pytest.raises(UserError, match="layer a: cap is"):
         from_json(json.dumps(raw))
+
+
+def test_a_clipped_network_is_not_quantised_as_well():
+    """Refused when it is made, as by jaxsnn.train --activation qcfs, not when its file is read again."""
+    network = of_one(Conv("a", 4))
+    clipped = dataclasses.replace(network.layers[0], cap=6.0)
+    network = dataclasses.replace(network, layers=(clipped, *network.layers[1:]))
+    with pytest.raises(UserError, match=r"layer a: cap is 6.0 and levels is 8, but quantised .* choose one"):
+        with_activation(network, "qcfs", None)
 
 
 def test_a_map_of_a_sum_shares_its_kernel_and_adds_its_bias_once():
