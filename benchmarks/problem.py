@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Network, layer_shapes, output_shape
 from jaxsnn.networks.json_format import from_json, to_json
 
@@ -108,7 +109,11 @@ def make_problem(
 
     Args:
         calibration_images: uint8 (N, H, W, C), other images than those that are timed.
+
+    Raises:
+        UserError: maps that other simulators are not given (``require_plain``).
     """
+    require_plain(network)
     from jaxsnn.conversion.calibration import calibrate
     from jaxsnn.networks.spiking import SNN, Genes
     from jaxsnn.networks.weights import to_device
@@ -126,6 +131,22 @@ def make_problem(
     return Problem(network, params, thresholds, images, scores[0, -1], counts)
 
 
+def require_plain(network: Network) -> None:
+    """Refuse maps of which this module and the other simulators know nothing.
+
+    Raises:
+        UserError: a convolution or pool that is not square, or with a padding, dilation or groups of its own.
+    """
+    for layer in network.layers:
+        for edge in layer.edges:
+            for op in edge.ops:
+                if isinstance(op, Conv | AvgPool) and not op.plain:
+                    raise UserError(
+                        f"layer {layer.name} of {network.name}: this benchmark takes square convolutions padded by "
+                        f"half their kernel, without dilation or groups, and disjoint square pools, not {op}"
+                    )
+
+
 def macs(network: Network, *, fold: bool = False, first: bool = True, matrix_positions: int = 0) -> int:
     """Multiply-accumulates of one image and one step, taps in the zero padding included.
 
@@ -134,7 +155,11 @@ def macs(network: Network, *, fold: bool = False, first: bool = True, matrix_pos
         first: count the edges that read the image; their current is constant and can be computed once.
         matrix_positions: a convolution whose input times output positions are at most this many is one dense
             matrix product (``jaxsnn.networks.linear_maps``), counted as such.
+
+    Raises:
+        UserError: maps that are not counted so (``require_plain``).
     """
+    require_plain(network)
     total = 0
     shapes = layer_shapes(network)
     for layer in network.layers:
@@ -169,7 +194,11 @@ def additions_per_synop(network: Network) -> np.ndarray:
     ``jaxsnn.networks.fan_out`` counts the weights of the convolution that a spike drives. Where a pool follows it,
     both make one strided kernel, in which the spike drives fewer: 4 instead of 9 for 3x3 and a 2x2 pool. A mean
     over the layer's positions.
+
+    Raises:
+        UserError: maps that are not counted so (``require_plain``).
     """
+    require_plain(network)
     shapes = layer_shapes(network)
     weights, additions = np.zeros(len(shapes) - 1), np.zeros(len(shapes) - 1)
     for layer in network.layers:

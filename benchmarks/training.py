@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks import command
 from benchmarks.machine import best_dots
-from benchmarks.problem import macs
+from benchmarks.problem import macs, require_plain
 from jaxsnn.cli.options import DebugOptions
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import architecture
@@ -65,6 +65,7 @@ def ours(network: Network, images: np.ndarray, labels: np.ndarray, half: bool) -
 
 def module(network: Network) -> Any:
     """The network in PyTorch, with weights of its own."""
+    require_plain(network)
     import torch
 
     made: list[torch.nn.Module] = []

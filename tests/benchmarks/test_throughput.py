@@ -10,12 +10,21 @@ from benchmarks.contenders.bindsnet import strided_kernel, strided_macs
 from benchmarks.contenders.ours import Ours
 from benchmarks.contenders.pytorch import PlainTorch
 from benchmarks.contenders.turns import spread
-from benchmarks.problem import CHECK_STEPS, Problem, additions_per_synop, load_problem, macs, save_problem
+from benchmarks.problem import (
+    CHECK_STEPS,
+    Problem,
+    additions_per_synop,
+    load_problem,
+    macs,
+    make_problem,
+    save_problem,
+)
 from benchmarks.throughput_report import figure_of
+from benchmarks.training import module
 from helpers.networks import NETWORKS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import architecture, vgg
-from jaxsnn.networks.description import AvgPool, Conv, shapes_of
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of
 from jaxsnn.networks.linear_maps import avg_pool, conv, conv_matrix
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.networks.weights import save_weights
@@ -46,6 +55,26 @@ def test_macs_of_vgg15_by_hand():
     pooled = [1, 3, 6, 9, 12]
     saved = sum(convolutions[i] * 3 // 4 for i in pooled)
     assert macs(network, fold=True, first=False) == 313_565_184 - saved == 193_241_088
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        Conv("a", 4, padding=0),
+        Conv("a", 4, groups=2),
+        Conv("a", 4, (1, 3)),
+        Conv("a", 4, dilation=2),
+        AvgPool(3, 2, 1),
+    ],
+)
+def test_maps_that_are_counted_and_built_otherwise_are_refused_in_a_sentence(op):
+    """They were taken for convolutions padded by half of their kernel."""
+    layers = (Layer("a", (Edge(IMAGE, (op,)),)), Layer("d", (Edge(0, (Dense("d", 3),)),)))
+    network = Network("other", (8, 8, 2), 3, layers, PLAIN["mean"], PLAIN["std"])
+    nothing = np.zeros((0, 8, 8, 2), np.uint8)
+    for refused in (macs, additions_per_synop, module, lambda n: make_problem(n, {}, nothing, nothing, 1, 1, 0)):
+        with pytest.raises(UserError, match="layer a of other: this benchmark takes square convolutions"):
+            refused(network)
 
 
 def test_macs_of_small_layers_as_matrices():
