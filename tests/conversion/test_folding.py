@@ -36,8 +36,9 @@ def trained_like(norm, seed=0):
     network = vgg([[8], [8, 12]], [10], name="n", norm=norm, dropout=0.2, **PLAIN)
     ann = ANN(network, seed)
     x = preprocess(network, dyadic_images(64))
+    in_training = nnx.jit(lambda ann, x, key: ann(x, key))
     for step in range(20):
-        ann(x, jax.random.key(step))
+        in_training(ann, x, jax.random.key(step))
     rng = np.random.default_rng(seed)
     state = nnx.state(ann, nnx.Param)
     nnx.update(ann, jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape).astype(np.float32), state))
@@ -125,7 +126,9 @@ def test_a_cap_clips_the_ann_and_bounds_the_percentiles():
     assert (active == 2).any() and (active < 2).any()
     logits = active.reshape(4, -1) @ snn.params["out.kernel"]
     np.testing.assert_allclose(ann_forward(network, snn.params, images)[-1], logits, rtol=1e-5)
-    top = calibrate(network, snn.params, images).threshold(100.0)
+    calibration = calibrate(network, snn.params, images)
+    top = calibration.threshold(100.0)
+    np.testing.assert_array_equal(calibration.caps, [2.0])
     assert top == pytest.approx([2.0])
     _, _, scores = record(snn, Genes(top[None]), images, 256)
     np.testing.assert_allclose(scores[0, -1] / 256, logits, rtol=0.02)
