@@ -8,6 +8,7 @@ Hypothesis draws the same examples for every mutant and keeps none. XLA's progra
 """
 
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import json
@@ -48,6 +49,8 @@ WARM = (
 """Imported once for all mutants, where they are installed."""
 MOST_MEMORY = 8 << 30
 """Bytes that the tests of one mutant may take."""
+DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG: what a process gets where its parent dies."""
 FIRST_SECONDS, TIMES = 30, 10
 """A test that takes so many seconds and so many times as long as without the fault hangs."""
 
@@ -133,6 +136,8 @@ def run_tests(request: dict) -> dict:
 def child(request: dict) -> None:
     """The forked process: never returns."""
     os.setsid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
     log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(log, stream)
