@@ -142,8 +142,8 @@ def require_plain(network: Network) -> None:
             for op in edge.ops:
                 if isinstance(op, Conv | AvgPool) and not op.plain:
                     raise UserError(
-                        f"layer {layer.name} of {network.name}: this benchmark takes square convolutions padded by "
-                        f"half their kernel, without dilation or groups, and disjoint square pools, not {op}"
+                        f"layer {layer.name} of {network.name}: this benchmark takes square convolutions padded "
+                        f"by half their kernel, without dilation or groups, and disjoint square pools, not {op}"
                     )
 
 
