@@ -111,7 +111,7 @@ def frontier_figure(frontier: Frontier, path: Path) -> None:
                 axes.annotate(str(number), (x, y), xytext=(4, -10), textcoords="offset points", fontsize=7)
             axes.axhline(100 * frontier.ann_accuracy, color=ANN, linewidth=1, linestyle=":")
             axes.set_xlabel(words)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=name == "latency"))
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=name == "latency", min_n_ticks=1))
         panels[0][0].set_ylabel(f"accuracy on {frontier.test_images:,} test images [%]")
         handles = [
             Line2D([], [], color=color, marker="o", linestyle="", label=label)
@@ -188,7 +188,7 @@ def _chart(frontier: Frontier, name: str) -> str:
             y = up(tick / 100)
             parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g} %</text>')
-    for tick in MaxNLocator(6, integer=name == "latency").tick_values(left, right):
+    for tick in MaxNLocator(6, integer=name == "latency", min_n_ticks=1).tick_values(left, right):
         if left <= tick <= right:
             parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - 22}" text-anchor="middle">{tick:g}</text>')
     middle = (LEFT + WIDTH) / 2
