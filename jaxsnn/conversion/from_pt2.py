@@ -58,6 +58,11 @@ class _Weights:
                     self.config[key] = (f"{root}data/{folder}/{entry['path_name']}", entry)
 
     def array(self, name: str) -> np.ndarray:
+        if not self.config and any(name.endswith(".pt") for name in self.archive.members):
+            raise UserError(
+                f"{self.archive.path} holds its weights in a pickle, as PyTorch before 2.9 writes them, which is "
+                "not read because it could run code: export it with PyTorch 2.9 or later, or to ONNX"
+            )
         if name not in self.config:
             raise UserError(f"{self.archive.path} holds no {name}: export it again")
         member, entry = self.config[name]

@@ -250,17 +250,23 @@ def _ungrouped(op: Conv, weight: np.ndarray) -> np.ndarray:
 
 
 def _square(op: Conv, weight: np.ndarray) -> tuple[np.ndarray, Pair]:
-    """A kernel of equal sides, with zeros around it, and its padding: nir infers shapes from the rows alone."""
+    """A kernel of equal sides, with zeros around it, and its padding: nir infers shapes from the rows alone.
+
+    Zeros in front of a kernel make up for a padding that is larger there than behind, and the other way round.
+    """
     taps = op.taps
-    pads, side = even_pads(taps.pads), max(taps.sides)
-    more = [side - own for own in taps.sides]
-    if pads is None or any(extra % 2 for extra in more):
+    steps, rests = zip(*(divmod(pad[1] - pad[0], apart) for pad, apart in zip(taps.pads, taps.dilation)))
+    least = max(own + abs(step) for own, step in zip(taps.sides, steps))
+    odd = {(own + step) % 2 for own, step in zip(taps.sides, steps)}
+    fitting = [side for side in (least, least + 1) if odd == {side % 2}]
+    if any(rests) or not fitting:
         raise UserError(
-            f"convolution {op.name} needs a padding that differs between its sides, which NIR cannot express: "
-            "export to torch"
+            f"convolution {op.name} needs a padding that differs between its sides, which NIR's square kernels "
+            "cannot make up for: export to torch"
         )
-    around = [(extra // 2, extra // 2) for extra in more]
-    wider = [pad + extra // 2 * apart for pad, extra, apart in zip(pads, more, taps.dilation)]
+    more = [fitting[0] - own for own in taps.sides]
+    around = [((extra + step) // 2, (extra - step) // 2) for extra, step in zip(more, steps)]
+    wider = [pad[0] + front * apart for pad, (front, _), apart in zip(taps.pads, around, taps.dilation)]
     return np.pad(weight, ((0, 0), (0, 0), *around)), (wider[0], wider[1])
 
 

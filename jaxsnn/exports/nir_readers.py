@@ -1,7 +1,9 @@
 """What the readers of NIR insist on, and what each computes differently from the network that is exported.
 
 Checked with nir 1.0.8, nirtorch 2.6, snnTorch 1.0.0, SpikingJelly 2.0.0, Norse 1.1.0 and sinabs 2.0.3; python -m
-benchmarks.round_trips does it again. Lava was not installed: its sentence follows NIR's table of primitives.
+benchmarks.round_trips does it again. Lava could not be installed. Its sentence follows the sources of the reader
+among NIR's examples (docs/source/examples/lava/nir_to_lava.py) and of the neuron that it makes (Lava-DL's
+slayer.neuron.cuba); Lava-DL's own reader (netx.nir_lava) takes CubaLIF nodes alone.
 """
 
 import io
@@ -12,6 +14,7 @@ from typing import Any
 from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.exports.nir_graph import Dialect, nir_graph, require_nir
+from jaxsnn.networks.description import Conv
 
 GRAPH = "network.nir"
 
@@ -24,6 +27,7 @@ class Reader:
         differs: what it computes differently, as it imports the file.
         program: the program beside the file that sets what NIR cannot say, or None.
         at_threshold: it fires at the threshold, too (>=).
+        chains: it stops at branches and at convolutions with biases.
     """
 
     title: str
@@ -31,6 +35,7 @@ class Reader:
     differs: str
     program: str | None = None
     at_threshold: bool = False
+    chains: bool = False
 
 
 READERS = {
@@ -66,7 +71,9 @@ READERS = {
     "lava": Reader(
         "Lava",
         Dialect(),
-        "starts at 0, and whether its reset subtracts is its own choice, which was not checked",
+        "resets to 0 instead of subtracting the threshold, rounds membranes, and starts at 0 (by its sources: it "
+        "was not run)",
+        chains=True,
     ),
 }
 """By the name that a user gives them."""
@@ -105,6 +112,8 @@ def says(converted: Converted, target: str, v0: str = "metadata") -> str:
     """In a sentence, what the reader will compute differently."""
     reader = READERS[target]
     sentence = f"as it imports the file, {reader.title} {reader.differs}"
+    if reader.chains and (found := _beyond_chains(converted)):
+        sentence += f"; it stops at {' and '.join(found)}, which this network has"
     if v0 == "bias":
         sentence += "; initial membranes are in the biases, which gives the same sums after the last step alone"
     if reader.program is None:
@@ -115,3 +124,12 @@ def says(converted: Converted, target: str, v0: str = "metadata") -> str:
     if not reader.at_threshold and converted.dynamics.comparison == ">=":
         left = ", but for membranes exactly at the threshold, where it does not fire"
     return f"{sentence}; {reader.program} changes that, and computes the same up to rounding{left}."
+
+
+def _beyond_chains(converted: Converted) -> list[str]:
+    """What the network has beside a row of layers without biases in convolutions."""
+    layers = converted.network.layers
+    branched = any(tuple(e.source for e in layer.edges) != (i - 1,) for i, layer in enumerate(layers))
+    ops = [op for layer in layers for edge in layer.edges for op in edge.ops]
+    biased = any(isinstance(op, Conv) and op.bias for op in ops)
+    return ["branches"] * branched + ["convolutions with biases"] * biased

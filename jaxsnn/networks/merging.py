@@ -222,10 +222,18 @@ def _one_map(
 ) -> tuple[Conv | Dense, dict[str, np.ndarray]]:
     """A chain that begins and ends with a map as one op called ``name``, and its arrays."""
     maps = [op.name for op in chain if isinstance(op, Conv | Dense)]
-    refusal = UserError(f"int8 needs neurons between {maps[0]} and {maps[1]}: use float32")
+    refusal = UserError(
+        f"int8 needs neurons between {maps[0]} and {maps[1]}, which are not one map at the image's border: use "
+        "float32"
+    )
     target, inputs = _after(chain, shape), grid(shape)
     kernels, _ = merged_size(chain, shape)
-    if kernels > 1 or not _constant(chain):
+    if not _constant(chain):
+        raise UserError(
+            f"int8 cannot hold the bias of {maps[0]} in front of {maps[1]}, whose padding it does not reach (a "
+            "norm behind a ReLU?): use float32, or train with the norm in front of the ReLU"
+        )
+    if kernels > 1:
         raise refusal
     merged = merge(chain, params, shape)
     kernel = merged.kernels[0, 0]

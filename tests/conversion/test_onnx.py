@@ -190,7 +190,7 @@ def test_what_cannot_come_in_is_refused_in_one_sentence(name, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-def test_a_max_pool_is_refused_by_name_or_replaced_on_demand(tmp_path):
+def test_a_max_pool_is_refused_by_name_or_kept_or_replaced_on_demand(tmp_path):
     nodes = [
         node("Conv", ["x", "c"], "a", kernel_shape=[1, 1]),
         node("Relu", ["a"], "b"),
@@ -201,6 +201,9 @@ def test_a_max_pool_is_refused_by_name_or_replaced_on_demand(tmp_path):
     path = written(tmp_path, model(nodes, {"c": drawn(0, 3, 2, 1, 1), "k": drawn(1, 12, 4)}, (1, 2, 4, 4), "y"))
     with pytest.raises(UserError, match=r"pool is a max pool.*--max-pool average"):
         import_model(path)
+    imported = import_model(path, max_pool="spiking")
+    assert "max pools pass the spikes of the input that has fired most: pool" in imported.notes
+    assert imported.network.layers[1].edges[0].max_pool and imported.difference < 1e-5
     imported = import_model(path, max_pool="average")
     assert any("in place of the max pools pool:" in note for note in imported.notes)
     assert imported.difference < 1e-5

@@ -43,7 +43,17 @@ def without(name):
 
 
 PROGRAM = "m/models/model.json"
+OLD = {
+    "serialized_exported_program.json": {}, "serialized_state_dict.pt": b"", "serialized_constants.pt": b"",
+    "version": b"8.7",
+}  # fmt: skip
+"""What torch.export.save wrote before PyTorch 2.8."""
 BAD = {
+    "before PyTorch 2.8": (OLD, "holds no models/model.json: write it with .* of PyTorch 2.9 or later"),
+    "PyTorch 2.8": (
+        {PROGRAM: parts()[PROGRAM], "m/data/weights/model.pt": b"", "m/data/constants/model.pt": b""},
+        "weights in a pickle, as PyTorch before 2.9 writes them",
+    ),
     "no program": (without(PROGRAM), "holds no models/model.json: write it with torch.export.save"),
     "no weight": (without("m/data/weights/weight_1"), "without m/data/weights/weight_1"),
     "a pickle": (with_entry(use_pickle=True), "pickles a.weight, which could run code"),

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from helpers.exported import run_nir, written
-from helpers.networks import dyadic_images, dyadic_snn, random_snn, with_all_ops
+from helpers.networks import PLAIN, dyadic_images, dyadic_snn, random_snn, with_all_ops
 from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.exports.nir_graph import Dialect, nir_graph
 from jaxsnn.exports.nir_readers import READERS, nir_files, says
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.observe import record
 
@@ -85,6 +86,19 @@ def test_the_graph_has_every_op_and_channels_that_start_apart(sums):
     np.testing.assert_allclose(found, simulated(one, images), atol=1e-4)
 
 
+def test_zeros_in_a_kernel_stand_for_uneven_padding():
+    """As strides leave it behind where a framework pads "same"; also in front of an average pool."""
+    layers = (
+        Layer("a", (Edge(IMAGE, (Conv("a", 4, 3, bias=True, padding=((1, 0), (0, 1))),)),)),
+        Layer("b", (Edge(0, (Conv("b", 4, 3, 2, padding=((0, 1), (0, 1))), AvgPool(2, 1, ((0, 1), (0, 1))))),)),
+        Layer("c", (Edge(1, (Dense("c", 3),)),)),
+    )
+    network = Network("uneven", (8, 6, 2), 3, layers, PLAIN["mean"], PLAIN["std"])
+    one, images = converted(random_snn(network)), dyadic_images(20, (8, 6, 2))
+    found = interpreted(nir_graph(one, Dialect(sum_pools=False)), images, ">")
+    np.testing.assert_allclose(found, simulated(one, images), atol=1e-4)
+
+
 def test_the_metadata_say_how_to_run_it(tmp_path):
     one = converted(random_snn(dyadic_snn("residual").network))
     nir.write(tmp_path / "a.nir", nir_graph(one))
@@ -127,6 +141,9 @@ def test_the_readers_differences_are_a_sentence():
     assert "exactly at the threshold, where it fires" in says(one, "sinabs")
     assert "where it does not fire" in says(converted(dyadic_snn("bias"), ">="), "norse")
     assert "in the biases" in says(one, "lava", "bias")
+    assert "it stops at convolutions with biases, which this network has" in says(one, "lava")
+    assert "it stops at branches" in says(converted(dyadic_snn("residual")), "lava")
+    assert "stops" not in says(converted(dyadic_snn("pool_before")), "lava")
 
 
 def test_what_nir_cannot_hold_ends_in_a_sentence():
