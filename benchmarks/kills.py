@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -299,10 +299,13 @@ def _records(one: Callable[[int], dict], config: KillsConfig, runs: list[dict]) 
             yield one(next(numbers))
         return
     with ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn")) as pool:
-        while more():  # in rounds, so that the same runs are made however fast each of them is
-            batch = [pool.submit(one, next(numbers)) for _ in range(4 * config.workers)]
-            for future in as_completed(batch):
+        waiting = {pool.submit(one, next(numbers)) for _ in range(config.workers)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
                 yield future.result()
+                if more():
+                    waiting.add(pool.submit(one, next(numbers)))
 
 
 def show(console: Console, runs: list[dict], references: dict[str, Reference]) -> None:

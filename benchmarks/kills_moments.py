@@ -24,6 +24,8 @@ from jaxsnn.search import checkpoint
 
 PHASES = ("starting", "calibrating", "first generation", "searching", "choosing", "testing", "drawing", "leaving")
 """What a process does, in this order."""
+OFTEN = {"drawing": 0.7, "leaving": 0.15}
+"""How often a phase is chosen, where that is not once: a run that got so far is soon at its end."""
 POLL = 0.002
 """Seconds between two looks at the folder."""
 PATIENCE = 600.0
@@ -114,7 +116,9 @@ class Moment:
     @classmethod
     def draw(cls, rng: np.random.Generator, to_come: list[int], lengths: dict[int, float]) -> "Moment":
         """A moment in one of the phases ``to_come``; ``lengths`` in seconds of those that the run has."""
-        phase = int(rng.choice([one for one in to_come if one in lengths]))
+        known = [one for one in to_come if one in lengths]
+        weights = np.array([OFTEN.get(PHASES[one], 1.0) for one in known])
+        phase = int(rng.choice(known, p=weights / weights.sum()))
         writing = bool(rng.random() < 1 / 3)
         wait = rng.uniform(0, 0.004 if writing else lengths[phase])
         return cls(phase, float(wait), writing, str(rng.choice(list(SHARES), p=list(SHARES.values()))))
