@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+import scipy.linalg  # JAX itself needs SciPy
 from jax import lax
 
 from jaxsnn.conversion.channels import maps_of
@@ -126,7 +127,8 @@ class _Sums:
 
     def solve(self, penalty: float) -> np.ndarray:
         """argmin over w of the mean of |y - x w|^2 + penalty |w|^2."""
-        return np.linalg.solve(self.gram + penalty * self.count * np.eye(len(self.gram)), self.cross)
+        ridged = self.gram + penalty * self.count * np.eye(len(self.gram))
+        return scipy.linalg.solve(ridged, self.cross, assume_a="pos", overwrite_a=True, check_finite=False)
 
     def left(self, w: np.ndarray) -> float:
         """Sum of |y - x w|^2, less that of |y|^2, which is the same for all."""
