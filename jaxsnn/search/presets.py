@@ -14,7 +14,7 @@ from jaxsnn.search.settings import SearchSettings
 
 DEFAULT = "demo"
 """What runs where nobody chooses."""
-TEST_TIMESTEPS = {"demo": 32, "few": 32, "thresholds": 60}
+TEST_TIMESTEPS = {"demo": 48, "few": 32, "thresholds": 60}
 """Timesteps of the comparison on test images, where they are not the paper's 100."""
 PAPER_TEST_TIMESTEPS = 100
 
@@ -73,7 +73,7 @@ FEW = SearchSettings(
 
 PRESETS: dict[str, SearchSettings] = {
     "demo": replace(
-        FEW, timesteps=8, population=12, generations=6, images=128, final_images=256, calibration_images=512
+        FEW, timesteps=12, population=12, generations=6, images=128, final_images=256, calibration_images=512
     ),
     "few": FEW,
     "thresholds": SearchSettings(),
