@@ -1,14 +1,19 @@
 """A folder of photographs, large if one likes: seconds and peak memory of listing, search, evaluation, training.
 
     python -m benchmarks.image_folder --out DIR --images 100000
+    python -m benchmarks.image_folder --out DIR --stages names        # ImageNet's number of files, empty
 
-The JPEGs are synthetic, 40 kB each, of ImageNet's sizes, and are made once, in DIR. Every stage
-runs in a process of its own, whose memory and time the system counts; the network is drawn, not trained, but for
-the stage that trains one.
+The JPEGs are synthetic, 40 kB each, of ImageNet's sizes, and are made once, in DIR; a thousand are drawn, the
+others are files of their own with the same pixels. Every stage runs in a process of its own, whose memory and time
+the system counts; the network is drawn, not trained, but for the stage that trains one. "Step alone" trains on as
+many images as "train", of noise and in memory.
 """
 
+import functools
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -33,7 +38,14 @@ from jaxsnn.runtime.files import write_json
 from jaxsnn.training.recipes import RECIPES
 from jaxsnn.training.start import drawn_ann
 
+BATCH = 64
 CLASSES = 100
+DRAWN = 1000
+"""Different photographs of a split, a multiple of ``CLASSES``; the others are these with a number behind them."""
+FOLDERS = 1000
+"""Of empty files."""
+SETTLED = 3.0
+"""Seconds after which a folder's time of change is believed."""
 TEST_SHARE = 0.05
 SIZES = ((500, 375), (375, 500), (500, 333), (640, 480), (256, 300))
 """Width and height in turn."""
@@ -43,6 +55,31 @@ began = time.perf_counter()
 import data
 train = data.load("imagefolder", "train", sys.argv[1])
 print(json.dumps({"images": len(train), "seconds": time.perf_counter() - began}))
+"""
+NAMES = """
+import sys
+from pathlib import Path
+from data import listing
+assert len(listing.of_classes(Path(sys.argv[1])).names) == int(sys.argv[2])
+"""
+STEP = """
+import sys
+import numpy as np
+import data
+from jaxsnn.training.loop import AnnDescent, Batches, Place, descend, make_optimizer
+from jaxsnn.training.recipes import recipe_of
+from jaxsnn.training.start import drawn_ann, network_for
+images, size, batch = map(int, sys.argv[1:4])
+rng = np.random.default_rng(0)
+few = rng.integers(0, 256, (2000, size, size, 3), np.uint8)
+classes = tuple(map(str, range(int(sys.argv[4]))))
+held = data.Dataset(few, rng.integers(0, len(classes), 2000).astype(np.int32), classes, "noise", "train", "noise")
+recipe = recipe_of("fast", batch=batch)
+ann = drawn_ann(network_for(sys.argv[5], held, width=float(sys.argv[6])), recipe, few[:batch], 0)
+epochs = round(images / len(few))
+descent = AnnDescent(ann, make_optimizer(ann, recipe, images // batch), held, recipe)
+for place in descend(descent, Batches(len(few), batch, 0), epochs, Place(), wait=10):
+    pass
 """
 
 
@@ -62,7 +99,19 @@ class FolderConfig(DebugOptions):
     """Training images of the search, and of its calibration."""
     test_images: int = 100
     """Test images of the search and of the evaluation."""
-    stages: tuple[Literal["list", "search", "evaluate", "train"], ...] = ("list", "search", "evaluate", "train")
+    network: str = "vgg11-slim"
+    """That is trained."""
+    width: float = 0.25
+    """Of all networks."""
+    names: int = 1_281_000
+    """Empty files of the stage "names", in 1,000 folders; they are made in the stage and deleted after it."""
+    stages: tuple[Literal["names", "list", "search", "evaluate", "train", "step"], ...] = (
+        "list",
+        "search",
+        "evaluate",
+        "train",
+        "step",
+    )
     """What is measured; evaluate needs the run of search."""
 
 
@@ -98,8 +147,14 @@ def make(folder: Path, images: int) -> None:
         path = folder / split / f"class{label:03}" / f"{number:07}.jpg"
         if not path.exists():
             part = path.with_suffix(".part")  # whole or not there, where this is interrupted
-            photograph(number + (1 << 40) * (split == "val"), label).save(part, "JPEG", quality=88)
+            part.write_bytes(drawn(split, number % DRAWN) + b"%d" % number)
             part.replace(path)
+
+    @functools.cache
+    def drawn(split: str, number: int) -> bytes:
+        held = io.BytesIO()
+        photograph(number + (1 << 40) * (split == "val"), number % CLASSES).save(held, "JPEG", quality=88)
+        return held.getvalue()
 
     for split, count in (("train", images), ("val", max(CLASSES, round(images * TEST_SHARE)))):
         for label in range(CLASSES):
@@ -125,9 +180,22 @@ def measured(stage: str, called: Sequence[str]) -> Measured:
     return Measured(stage, time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * scale)
 
 
-def drawn_weights(path: Path, size: int) -> None:
+def listed(folder: Path, names: int) -> list[Measured]:
+    """List that many empty files, twice: the second time from what the first remembered."""
+    for label in range(FOLDERS):
+        place = folder / f"n{label:08}"
+        place.mkdir(parents=True, exist_ok=True)
+        for number in range(label, names, FOLDERS):
+            (place / f"{number:08}.JPEG").touch()
+    time.sleep(SETTLED)
+    found = [measured(name, ["-c", NAMES, str(folder), str(names)]) for name in ("names", "names again")]
+    shutil.rmtree(folder)
+    return found
+
+
+def drawn_weights(path: Path, size: int, width: float) -> None:
     """Write a small network with random weights for the photographs."""
-    network = architecture("vgg11-slim", width=0.25, classes=CLASSES, input_shape=(size, size, 3))
+    network = architecture("vgg11-slim", width=width, classes=CLASSES, input_shape=(size, size, 3))
     few = np.stack([np.asarray(photograph(i, i).resize((size, size))) for i in range(4)])
     ann = drawn_ann(network, RECIPES["fast"], few, 0)
     save_weights(path, network, {name: np.asarray(value) for name, value in ann.params().items()})
@@ -137,11 +205,11 @@ def stages(config: FolderConfig, photographs: Path) -> list[Measured]:
     """Measure the stages that were asked for, in their order."""
     weights, run = config.out / "drawn.safetensors", config.out / "search"
     there = ["--data", "imagefolder", "--data-dir", str(photographs)]
-    rows = []
+    rows = listed(config.out / "names", config.names) if "names" in config.stages else []
     if "list" in config.stages:
         rows += [measured(name, ["-c", LISTING, str(photographs)]) for name in ("list", "list again")]
     if "search" in config.stages:
-        drawn_weights(weights, config.image_size)
+        drawn_weights(weights, config.image_size, config.width)
         counts = {"images": config.subset, "calibration-images": config.subset, "test-images": config.test_images}
         counts |= {"population": 5, "generations": 2, "timesteps": 16, "test-timesteps": 16, "finalists": 1}
         options = [word for name, value in counts.items() for word in (f"--{name}", str(value))]
@@ -151,22 +219,35 @@ def stages(config: FolderConfig, photographs: Path) -> list[Measured]:
         options = ["--images", str(config.test_images), "--timesteps", "16"]
         rows.append(measured("evaluate", ["-m", "jaxsnn.evaluate", str(run), *options]))
     if "train" in config.stages:
-        options = ["--network", "vgg11-slim", "--width", "0.25", "--epochs", "1", "--batch", "64"]
+        options = [
+            "--network",
+            config.network,
+            "--width",
+            str(config.width),
+            "--epochs",
+            "1",
+            "--batch",
+            str(BATCH),
+        ]
         options += ["--image-size", str(config.train_size), "--out", str(config.out / "train")]
         rows.append(measured("train, one epoch", ["-m", "jaxsnn.train", *there, *options]))
+    if "step" in config.stages:
+        counts = [config.images, config.train_size, BATCH, CLASSES, config.network, config.width]
+        rows.append(measured("step alone", ["-c", STEP, *map(str, counts)]))
     return rows
 
 
 def main(config: FolderConfig) -> None:
     """Make the photographs, measure, print a table and write results.json."""
-    at_least(config, images=CLASSES, image_size=32, train_size=32, subset=1, test_images=1)
+    at_least(config, images=CLASSES, names=FOLDERS, image_size=32, train_size=32, subset=1, test_images=1)
     for name in ("search", "train"):
         if name in config.stages and (config.out / name / "config.json").exists():
             raise UserError(f"{config.out / name} holds a run: delete it, or choose another --out")
     console = Console()
     photographs = config.out / "photographs"
-    with console.status(f"making {config.images} photographs"):
-        make(photographs, config.images)
+    if config.stages != ("names",):
+        with console.status(f"making {config.images} photographs"):
+            make(photographs, config.images)
     rows = stages(config, photographs)
     table = Table("stage", "s", "s of processor", "peak MB", title=f"{config.images} photographs")
     for row in rows:
