@@ -2,8 +2,8 @@
 
 The versions are those of constraints.txt, the files those that pip takes on this machine; they are listed in a
 file named after the platform and Python, such as .ci/linux-x86_64-cp311.txt. CI installs from it with
---require-hashes, so that a file that was exchanged in an index is not installed. Run it again where constraints.txt
-has changed.
+--require-hashes, so that a file that was exchanged in an index is not installed. Run it again where
+constraints.txt has changed.
 """
 
 import json

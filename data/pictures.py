@@ -22,6 +22,9 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM", "TIFF")
 _ORIENTATION = 0x0112  # of EXIF
 # Larger photographs, of 64 MB in Pillow's RGB, are decoded one at a time, so that threads do not hold one each.
 _LARGE = 1 << 24
+# What is longer than so many times its width is no photograph: unless it is small, it is not resized, which would
+# take as much time as the largest photograph for a file of a few bytes.
+_LONGEST = 64
 _MOST_SCANS = 16  # of the largest image; programs write about ten
 _one_large = threading.Lock()
 
@@ -106,10 +109,9 @@ def _identified(file: IO[bytes], fit: geometry.Geometry) -> "Image.Image":
     if width * height > BUDGET.pixels:
         raise Unreadable(f"it declares {width} x {height} pixels, more than {BUDGET.pixels}")
     wide, high = fit.resized(width, height)
-    if wide * high > BUDGET.pixels:
-        raise Unreadable(
-            f"its {width} x {height} pixels would be resized to {wide} x {high}, more than {BUDGET.pixels}"
-        )
+    most = BUDGET.pixels if fit.resize is None else min(BUDGET.pixels, max(_LARGE, _LONGEST * fit.resize**2))
+    if wide * high > most:
+        raise Unreadable(f"its {width} x {height} pixels would be resized to {wide} x {high}, more than {most}")
     return image
 
 

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 
 import data
-from data import archive, files, safe_pickle
+from data import archive, files, pictures, safe_pickle
+from data.geometry import Geometry
 from data.limits import BUDGET
 
 
@@ -43,6 +44,19 @@ def test_a_line_of_pixels_is_not_resized_to_gigabytes(tmp_path):
     Image.new("L", (60_000, 1)).save(_image(tmp_path))
     with pytest.raises(data.DataError, match="60000 x 1 pixels would be resized to 15360000 x 256, more than"):
         _load(tmp_path)
+
+
+def test_a_tape_of_pixels_takes_no_more_time_than_its_bytes_explain(tmp_path):
+    """A TIFF of 400 bytes that declared 9 x 4 million pixels took 1.3 s."""
+
+    def decoded(height):
+        path = _image(tmp_path)
+        Image.new("1", (9, height)).save(path)
+        return pictures.decode(str(path), Geometry(size=8), np.array([0.5, 0.5]))
+
+    with pytest.raises(pictures.Unreadable, match=f"would be resized to 9 x 4000000, more than {1 << 24}"):
+        decoded(4_000_000)
+    assert decoded(9 * 70).shape == (8, 8, 3)
 
 
 def test_an_eps_named_as_a_photograph_does_not_reach_ghostscript(tmp_path, monkeypatch):
