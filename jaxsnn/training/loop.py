@@ -22,6 +22,7 @@ from jaxsnn.networks.forward import preprocess
 from jaxsnn.runtime.files import check_file, write_atomically
 from jaxsnn.training.ann import ANN
 from jaxsnn.training.boxes import cutmix, cutout
+from jaxsnn.training.hardening import hardened
 from jaxsnn.training.recipes import Recipe
 
 ABSURD = 10
@@ -177,7 +178,7 @@ def make_optimizer(ann: ANN, recipe: Recipe, steps: int) -> nnx.Optimizer:
     return nnx.Optimizer(ann, transform, wrt=nnx.Param)
 
 
-@nnx.jit(static_argnames=("smoothing", "greyed", "mixed"))
+@nnx.jit(static_argnames=("smoothing", "greyed", "mixed", "attacked"))
 def train_step(
     ann: ANN,
     optimizer: nnx.Optimizer,
@@ -187,11 +188,13 @@ def train_step(
     smoothing: float,
     greyed: int = 0,
     mixed: float = 0.0,
+    attacked: float = 0.0,
 ) -> jax.Array:
     """One step of gradient descent on uint8 images (N, H, W, C); returns the mean loss.
 
     Args:
-        smoothing, greyed, mixed: ``label_smoothing``, ``cutout`` and ``cutmix`` of a ``Recipe``.
+        smoothing, greyed, mixed, attacked: ``label_smoothing``, ``cutout``, ``cutmix`` and ``adversarial`` of a
+            ``Recipe``.
     """
     key, dropout, grey, mix = jax.random.split(key, 4)
     x = preprocess(ann.network, augment(key, images))
@@ -200,6 +203,13 @@ def train_step(
         x = cutout(grey, x, greyed)
     if mixed:
         x, target = cutmix(mix, x, target, mixed)
+    if attacked:
+
+        def raised(x: jax.Array) -> jax.Array:
+            # statistics of the batch are those of the step itself, not of this pass
+            return optax.softmax_cross_entropy(nnx.clone(ann)(x, dropout), target).mean()
+
+        x = hardened(ann.network, raised, x, attacked, jax.random.fold_in(key, 1))
 
     def loss(ann: ANN) -> jax.Array:
         return optax.softmax_cross_entropy(ann(x, dropout), target).mean()
@@ -222,7 +232,7 @@ class AnnDescent:
         streamed = isinstance(dataset.images, data.LazyImages) and dataset.images.nbytes > data.KEPT
         self._images = dataset.images if streamed else jnp.asarray(dataset.images)
         self._labels = jnp.asarray(dataset.labels)
-        self._how = recipe.label_smoothing, recipe.cutout, recipe.cutmix
+        self._how = recipe.label_smoothing, recipe.cutout, recipe.cutmix, recipe.adversarial
 
     def step(self, batch: np.ndarray, key: jax.Array) -> tuple[jax.Array, ...]:
         """See ``Descent``; the loss alone."""

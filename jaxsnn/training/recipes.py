@@ -31,6 +31,8 @@ class Recipe:
     "fan_out": Kaiming-normal over the fan-out, as in the authors' code."""
     divided_at: tuple[float, ...] | None
     """Shares of the training after which the rate is divided by 10; None is one cycle of the rate."""
+    adversarial: float = 0.0
+    """Grey levels of 255 within which every image is changed to raise the loss (``jaxsnn.training.hardening``)."""
 
     def schedule(self, learning_rate: float, steps: int) -> optax.Schedule:
         """The learning rate at each of ``steps`` steps."""
@@ -50,7 +52,16 @@ RECIPES = {
     "paper-imagenet": Recipe(100, 128, 0.01, 1e-4, 0.0, 0, 0.0, False, None, "fan_out", (0.3, 0.6, 0.9)),
 }
 
-CHOICES = ("epochs", "batch", "learning_rate", "weight_decay", "label_smoothing", "cutout", "cutmix")
+CHOICES = (
+    "epochs",
+    "batch",
+    "learning_rate",
+    "weight_decay",
+    "label_smoothing",
+    "cutout",
+    "cutmix",
+    "adversarial",
+)
 """What of a recipe a user may change."""
 
 
