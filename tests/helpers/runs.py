@@ -5,6 +5,7 @@ import pytest
 
 from jaxsnn.networks.description import shapes_of
 from jaxsnn.optimize import OptimizeConfig, optimize
+from jaxsnn.records import run_folder
 from jaxsnn.search import checkpoint
 
 
@@ -46,6 +47,10 @@ SETTINGS = {
     "precision": "int8",
     "threads": 1,
 }
+
+
+OF_ANY_SEARCH = {*run_folder.FILES} - {"calibrated.safetensors", "frontier.json"}
+"""Files of a finished run; the two others come from a calibrated start, and from several objectives."""
 
 
 class Killed(BaseException):

@@ -1,43 +1,29 @@
 """Files that somebody hands over: whatever is in them, it ends in a sentence, and nothing is written elsewhere."""
 
-import copy
-import io
 import json
 import os
 import shutil
-import struct
-import tracemalloc
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_safetensors
 
 import data
-from helpers import torch_files
+from helpers.hostile import DAMAGE, MEGABYTE, RELAXED, damaged, mutated, one_sentence, peak
 from helpers.runs import config_of, interrupted
 from jaxsnn import evaluate, runs
 from jaxsnn import optimize as module
 from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.cli.search_notes import note_of
 from jaxsnn.conversion.calibration import calibrate
-from jaxsnn.conversion.folding import fold
-from jaxsnn.conversion.loading import load_network, load_snn
+from jaxsnn.conversion.loading import load_snn
 from jaxsnn.errors import UserError
 from jaxsnn.evaluate import EvaluateConfig
-from jaxsnn.networks import description
-from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import shapes_of
-from jaxsnn.networks.forward import ann_forward
-from jaxsnn.networks.json_format import from_json, to_json
-from jaxsnn.networks.weights import describes_network
 from jaxsnn.optimize import OptimizeConfig
 from jaxsnn.records import finished_run
 from jaxsnn.records.listing import STATES, find_runs
@@ -45,204 +31,6 @@ from jaxsnn.reports import figures
 from jaxsnn.runtime.files import read_json
 from jaxsnn.search import checkpoint
 from jaxsnn.search.job import history_row, make_job
-
-RELAXED = settings(
-    max_examples=40,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
-
-
-MEGABYTE = 1 << 20
-
-
-JUNK = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-3, 40),
-    st.sampled_from([10**9, 2**53, 10**30, -(2**63), 2**31]),
-    st.floats(),
-    st.sampled_from(["", "0", "../../x", "/etc/passwd", "$\\frac{", "a\x00b", "[bold]", "x" * 300, "\ud800"]),
-    st.lists(st.integers(-2, 5), max_size=4),
-    st.just([[[[[]]]]]),
-    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
-)
-"""What may stand in the place of any part of a JSON file."""
-
-
-DAMAGE = st.tuples(
-    st.one_of(st.none(), st.floats(0, 1)), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=6)
-)
-"""Where a file is cut, and bytes at places in it that are replaced."""
-
-
-def places(value, path=()):
-    """Paths to all parts of a JSON value."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in items:
-        yield from places(part, (*path, key))
-
-
-@st.composite
-def mutated(draw, value):
-    """A JSON value in which one to three parts are something else, gone, or there twice."""
-    value = copy.deepcopy(value)
-    for _ in range(draw(st.integers(1, 3))):
-        path = draw(st.sampled_from([path for path in places(value) if path] or [()]))
-        if not path:
-            return copy.deepcopy(draw(JUNK))
-        parent = value
-        for key in path[:-1]:
-            parent = parent[key]
-        kind = draw(st.sampled_from(["replace", "replace", "remove", "twice"]))
-        if kind == "replace":
-            parent[path[-1]] = copy.deepcopy(draw(JUNK))
-        elif kind == "remove":
-            del parent[path[-1]]
-        elif isinstance(parent, list):
-            parent.append(copy.deepcopy(parent[path[-1]]))
-    return value
-
-
-def damaged(content, damage):
-    cut, changes = damage
-    content = bytearray(content if cut is None else content[: int(cut * len(content))])
-    for place, value in changes:
-        if content:
-            content[min(int(place * len(content)), len(content) - 1)] = value
-    return bytes(content)
-
-
-def one_sentence(action, *arguments):
-    """What ``action`` gives, or None where it refuses in one line."""
-    try:
-        return action(*arguments)
-    except (UserError, data.DataError, OSError) as error:  # the commands show an OSError's text and its file
-        assert str(error) and "\n" not in str(error).strip(), repr(str(error))
-    return None
-
-
-def peak(action):
-    """The most memory in bytes that Python and NumPy held during ``action``."""
-    tracemalloc.start()
-    try:
-        action()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-DESCRIPTION = json.loads(
-    to_json(vgg([[3], [4]], [5], name="mlp", norm=description.BatchNorm, dropout=0.1, classes=3))
-)
-
-
-@RELAXED
-@given(mutated(DESCRIPTION))
-@example(DESCRIPTION | {"input_shape": [32.0, 32.0, 3.0]})
-@example(DESCRIPTION | {"classes": 3.0})
-@example(DESCRIPTION | {"layers": [DESCRIPTION["layers"][0] | {"edges": [{"source": -1, "ops": ""}]}]})
-@example(DESCRIPTION | {"layers": [{"name": "a", "edges": [{"source": -1, "ops": []}]}, *DESCRIPTION["layers"]]})
-@example(DESCRIPTION | {"layers": [DESCRIPTION["layers"][0] | {"levels": 2**53}, *DESCRIPTION["layers"][1:]]})
-def test_a_network_description_is_refused_or_describes_a_network(description):
-    """One that is taken can be converted and computed, as far as shapes and types go."""
-    found = one_sentence(from_json, json.dumps(description))
-    if found is None or sum(np.prod(shape) for shape in shapes_of(found).values()) > 1e6:
-        return
-    shapes = {name: np.zeros(shape, np.float32) for name, shape in shapes_of(found).items()}
-    folded = one_sentence(fold, found, shapes)
-    if folded is not None and np.prod(found.input_shape) < 1e6:
-        images = jax.ShapeDtypeStruct((2, *found.input_shape), np.uint8)
-        jax.eval_shape(lambda params, x: ann_forward(folded[0], params, x), folded[1], images)
-    from_json(to_json(found))
-
-
-@RELAXED
-@given(st.text(max_size=30))
-def test_any_text_is_refused_as_a_description(text):
-    one_sentence(from_json, text)
-
-
-@RELAXED
-@given(DAMAGE)
-def test_damaged_weights_are_refused_or_whole(tiny, tmp_path, damage):
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(damaged(tiny.read_bytes(), damage))
-    one_sentence(load_network, path)
-
-
-@RELAXED
-@given(
-    st.dictionaries(
-        st.sampled_from(["__metadata__", "conv1.kernel", "conv1.weight", "fc.weight", "a.b.c", "", "\x00"]),
-        st.one_of(
-            JUNK,
-            st.fixed_dictionaries(
-                {
-                    "dtype": st.sampled_from(["F32", "F64", "I64", "BF16", "F8_E4M3", "U64", "C64", "X"]),
-                    "shape": st.lists(st.sampled_from([0, 1, 2, 3, 4, 10**12, 2**63]), max_size=5),
-                    "data_offsets": st.lists(st.sampled_from([0, 4, 16, 64, 10**15]), min_size=2, max_size=2),
-                }
-            ),
-        ),
-        max_size=4,
-    ),
-    st.sampled_from([None, 0, 7, 2**40, 2**64 - 1]),
-)
-def test_safetensors_of_any_header_are_refused_before_anything_is_allocated(tmp_path, header, length):
-    text = json.dumps(header).encode()
-    path = tmp_path / "w.safetensors"
-    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + bytes(64))
-
-    def read():
-        describes_network(path)
-        one_sentence(load_network, path, None, (32, 32, 3))
-
-    assert peak(read) < 4 * MEGABYTE
-
-
-def pytorch_file(path, written=torch_files.save):
-    state = {"0.weight": np.ones((4, 3, 3, 3), np.float32), "2.weight": np.ones((5, 64), np.float32)}
-    return written(path, state)
-
-
-@pytest.mark.parametrize("written", [torch_files.save, torch_files.save_row])
-@RELAXED
-@given(DAMAGE)
-def test_a_damaged_pytorch_file_is_refused_or_whole(tmp_path, written, damage):
-    path = pytorch_file(tmp_path / "whole.pt", written)
-    path.write_bytes(damaged(path.read_bytes(), damage))
-    one_sentence(load_network, path, None, (32, 32, 3))
-
-
-def test_a_pytorch_file_whose_end_says_that_it_has_several_parts_is_refused(tmp_path):
-    path = pytorch_file(tmp_path / "w.pt")
-    content = bytearray(path.read_bytes())
-    content[content.rindex(b"PK\x05\x06") + 4] = 0x11
-    content[content.rindex(b"PK\x01\x02") + 1] = 0
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="cut short or damaged"):
-        load_network(path)
-
-
-def test_a_pytorch_file_that_unpacks_to_gigabytes_is_refused_before_it_does(tmp_path):
-    """PyTorch stores tensors as they are; a packed record of zeros is a thousand times larger than it looks."""
-    whole, bomb = pytorch_file(tmp_path / "whole.pt"), tmp_path / "bomb.pt"
-    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as target:
-        for record in source.infolist():
-            content = source.read(record)
-            target.writestr(
-                record.filename, bytes(20 * MEGABYTE) if record.filename.endswith("data/0") else content
-            )
-
-    def read():
-        with pytest.raises(UserError, match=r"declares \d+ bytes, but has \d+"):
-            load_network(bomb, None, (32, 32, 3))
-
-    assert bomb.stat().st_size < MEGABYTE and peak(read) < 5 * MEGABYTE
 
 
 @pytest.fixture(scope="module")
@@ -430,30 +218,3 @@ def test_a_huge_checkpoint_is_not_read(tmp_path):
             checkpoint.read(path)
 
     assert peak(read) < MEGABYTE
-
-
-@settings(RELAXED, max_examples=100)
-@given(kind=st.sampled_from(["PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM"]), damage=DAMAGE)
-def test_a_damaged_image_is_read_or_a_data_error(tmp_path, kind, damage):
-    (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
-    whole = io.BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 24, 3), np.uint8)).save(whole, kind)
-    (tmp_path / "train" / "a" / "x.png").write_bytes(damaged(whole.getvalue(), damage))
-    one_sentence(lambda: data.load("imagefolder", "train", tmp_path).images[:])
-
-
-def test_an_image_that_declares_a_billion_pixels_is_refused_by_its_header(tmp_path):
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    whole = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(whole, "PNG")
-    content = bytearray(whole.getvalue())
-    content[16:24] = struct.pack(">II", 12_000, 12_000)
-    header = bytes(content[12:29])
-    content[29:33] = struct.pack(">I", zipfile.crc32(header))
-    (tmp_path / "train" / "a" / "x.png").write_bytes(bytes(content))
-
-    def read():
-        with pytest.raises(data.DataError, match="declares 12000 x 12000 pixels"):
-            data.load("imagefolder", "train", tmp_path)
-
-    assert peak(read) < 5 * MEGABYTE
