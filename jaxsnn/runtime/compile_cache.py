@@ -25,9 +25,15 @@ LEAST_SECONDS = 0.2
 
 
 def cache_folder(name: str) -> Path | None:
-    """The folder ~/.cache/jaxsnn/``name``, made where it is missing, for the user alone; None if it cannot be."""
+    """The folder ~/.cache/jaxsnn/``name``, made where it is missing, for the user alone; None if it cannot be.
+
+    ``XDG_CACHE_HOME`` names another ~/.cache.
+    """
     try:
-        folder = Path.home() / ".cache" / "jaxsnn" / name
+        named = os.environ.get("XDG_CACHE_HOME", "")
+        # the specification has no other path count
+        caches = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
+        folder = caches / "jaxsnn" / name
         os.makedirs(folder, mode=0o700, exist_ok=True)
     except (OSError, RuntimeError):  # the latter from a user without a home
         return None

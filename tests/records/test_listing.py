@@ -137,6 +137,7 @@ def cache(monkeypatch, tmp_path):
     """What JAX is told, with a home that is this test's."""
     told = {}
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(compile_cache.sys, "platform", "linux")
     kept = jax.config.values["jax_compilation_cache_dir"]  # where the tests keep theirs
     jax.config.update("jax_compilation_cache_dir", None)

@@ -16,6 +16,7 @@ def loop():
 
 def kept(monkeypatch, home):
     monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     return compile_cache.keep_loop(numba.njit(loop))
 
 
@@ -51,6 +52,14 @@ def test_without_a_usable_home_nothing_is_kept_and_all_works(monkeypatch, tmp_pa
     (tmp_path / ".cache/jaxsnn/numba").mkdir(parents=True)
     monkeypatch.setattr(compile_cache.os, "access", lambda *arguments: False)  # a disk to read only
     assert kept(monkeypatch, tmp_path).stats.cache_path is None
+
+
+def test_the_user_may_keep_caches_elsewhere(monkeypatch, tmp_path):
+    """By XDG's variable, which counts if it is absolute."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for named, place in ((tmp_path / "caches", "caches"), ("relative", "home/.cache"), ("", "home/.cache")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(named))
+        assert compile_cache.cache_folder("numba") == tmp_path / place / "jaxsnn" / "numba"
 
 
 def test_a_folder_that_the_user_names_comes_first(monkeypatch, tmp_path):
