@@ -184,5 +184,6 @@ def ann_right(
 
 
 @functools.partial(jax.jit, static_argnames="network")
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def _classes(network, params, images):
     return ann_forward(network, params, images)[-1].argmax(-1)

@@ -55,6 +55,7 @@ def snn_sensitivity(
 
 
 @functools.partial(jax.jit, static_argnames=("network", "steps", "comparison"))
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def _spike_counts(network, params, genes, images, steps: int, comparison: str) -> list[jax.Array]:
     """Spikes of every neuron over ``steps`` delay-free steps, (B, *shape) per layer; ``genes`` are (L,) each."""
     wiring, neurons = wire(network, params, images), neurons_of(network, genes, params)
@@ -71,6 +72,7 @@ def _spike_counts(network, params, genes, images, steps: int, comparison: str) -
 
 
 @functools.partial(jax.jit, static_argnames="network")
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def _activations(network, params, images):
     activate = activations(network, params)
     return [activate(sums) for sums in ann_forward(network, params, images)[:-1]]

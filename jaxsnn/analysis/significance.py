@@ -116,6 +116,7 @@ def layer_moments(network: Network, params: Arrays, batches: Iterable[np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames="network")
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def _batch_moments(network, params, images):
     moments = []
     for sums in ann_forward(network, params, images)[:-1]:

@@ -50,6 +50,7 @@ def limit_correct(
 
 
 @functools.partial(jax.jit, static_argnames="network")
+@jax.default_matmul_precision("highest")  # a GPU would take TF32
 def _clipped(network: Network, params: Arrays, theta: jax.Array, images: jax.Array) -> jax.Array:
     """Predicted classes (P, B) of the clipped ANN with thresholds (P, L)."""
     x = preprocess(network, images)
