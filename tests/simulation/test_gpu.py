@@ -5,18 +5,12 @@ import functools
 import numpy as np
 import pytest
 
-from helpers.networks import PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds, with_bias
-from jaxsnn.networks.architectures import vgg
+from helpers.networks import WIDE, dyadic_images, dyadic_snn, dyadic_thresholds, wide_snn
 from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network, shapes_of
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.simulation import dense, gpu
+from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.simulation import dense, gpu, kernels, tpu
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
-
-WIDE = {
-    "pool before": with_bias(vgg([[32], [32, 64]], [64], name="wide", pool="before", **PLAIN)),
-    "pool after": vgg([[32, 32], [32]], [32], name="wide", pool="after", **PLAIN),
-}
 
 
 @pytest.fixture
@@ -26,19 +20,10 @@ def interpreted(monkeypatch):
     small = gpu.Tile(32, 16, 32)
     monkeypatch.setattr(gpu, "fire", functools.partial(fire, interpret=True, tile=small))
     monkeypatch.setattr(gpu, "_box_sums", functools.partial(box_sums, interpret=True))
-    monkeypatch.setattr(gpu, "usable", lambda precision: True)
+    monkeypatch.setattr(kernels, "usable", lambda precision: gpu)
     dense.simulate.clear_cache()
     yield
     dense.simulate.clear_cache()
-
-
-def wide_snn(name):
-    network = WIDE[name]
-    rng = np.random.default_rng(0)
-    return SNN(
-        network,
-        {key: (rng.integers(-2, 3, shape) / 4).astype(np.float32) for key, shape in shapes_of(network).items()},
-    )
 
 
 @pytest.mark.slow
@@ -92,6 +77,40 @@ def test_what_the_kernels_do_not_know_is_left_to_xla(ops, known):
     assert (gpu.layers_of(network, params, "int8")[1] is not None) == known
 
 
+@pytest.mark.parametrize("precision, leak", [("bfloat16", 0.5), ("int8", None)])
+def test_a_layer_is_its_equations_position_by_position(precision, leak):
+    """Stride 2 and a drive of each position's own that all images share, as a padded pool makes of a bias."""
+    rng = np.random.default_rng(1)
+    kind = np.int32 if precision == "int8" else np.float32
+    spikes, kernel = rng.integers(0, 2, (3, 2, 5, 7, 32)), rng.integers(-2, 3, (3, 3, 32, 20))
+    fixed, bias = rng.integers(-9, 9, (1, 3, 4, 20)).astype(kind), rng.integers(-3, 3, 20).astype(kind)
+    v, theta = rng.integers(0, 5, (2, 3, 4, 20)).astype(kind), rng.integers(3, 9, 20).astype(kind)
+    layer = gpu.Layer(
+        gpu.matrix_of(kernel.astype(np.float32), precision), gpu.Window(3, 2, 1, (5, 7, 32), (3, 4, 20))
+    )
+    held = spikes.astype(gpu.HELD[precision])
+    rest = (
+        kind(2),
+        theta,
+        None if leak is None else np.float32(leak),
+        v,
+        3,
+        precision,
+        ">=",
+        gpu.Tile(16, 16, 32),
+    )
+    found = gpu.fire(held, layer, fixed, bias, *rest, interpret=True)
+    padded = np.pad(spikes, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    expected, fired = v.astype(float), []
+    for step in padded:
+        taps = (step[:, i : i + 5 : 2, j : j + 7 : 2] @ kernel[i, j] for i in range(3) for j in range(3))
+        expected = expected * (leak or 1) + fixed + bias + 2 * sum(taps)
+        fired.append(expected >= theta)
+        expected = expected - theta * fired[-1]
+    for one, other in zip(found, (expected, fired, np.sum(fired, (0, -1)))):
+        np.testing.assert_array_equal(np.asarray(one, np.float64), np.asarray(other, np.float64))
+
+
 def test_weights_are_held_as_the_tensor_cores_multiply_them():
     """float32 as three terms whose sum it is; int8 with the sums along rows."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 16, 20)).astype(np.float32)
@@ -123,29 +142,31 @@ def test_the_probe_knows_right_from_wrong(precision, monkeypatch):
     results, jit = [], gpu.jax.jit
     monkeypatch.setattr(gpu, "fire", functools.partial(gpu.fire, interpret=True, tile=gpu.Tile(64, 32, 64)))
     monkeypatch.setattr(gpu.jax, "jit", lambda f: lambda *given: results.append(jit(f)(*given)) or results[0])
-    assert gpu._probe(precision)
+    assert gpu.probe(precision)
     monkeypatch.undo()
     for place in range(3):
         wrong = [
             part.at[(0,) * part.ndim].set(5) if index == place else part for index, part in enumerate(results[0])
         ]
         monkeypatch.setattr(gpu.jax, "jit", lambda f, wrong=wrong: lambda *given: wrong)
-        assert not gpu._probe(precision)
+        assert not gpu.probe(precision)
 
 
 def test_a_gpu_is_used_if_its_probe_is_right(monkeypatch):
     def refused(precision):
         raise RuntimeError("no such instruction")
 
-    usable = gpu.usable.__wrapped__
+    usable = kernels.usable.__wrapped__
     for backend, probe, expected in (
-        ("gpu", lambda precision: True, True),
-        ("gpu", lambda precision: False, False),
-        ("gpu", refused, False),
-        ("cpu", lambda precision: True, False),
+        ("gpu", lambda precision: True, gpu),
+        ("gpu", lambda precision: False, None),
+        ("gpu", refused, None),
+        ("tpu", refused, None),
+        ("cpu", lambda precision: True, None),
     ):
-        monkeypatch.setattr(gpu.jax, "default_backend", lambda backend=backend: backend)
-        monkeypatch.setattr(gpu, "_probe", probe)
+        monkeypatch.setattr(kernels.jax, "default_backend", lambda backend=backend: backend)
+        for ours in (gpu, tpu):
+            monkeypatch.setattr(ours, "probe", probe)
         assert usable("int8") is expected
 
 
@@ -161,9 +182,9 @@ def test_sums_over_squares_are_sums():
 
 
 def test_a_device_without_the_kernels_goes_without():
-    assert not gpu.usable("int8")  # a CPU
+    assert kernels.usable("int8") is None  # a CPU
     with pytest.raises(ValueError, match="interpret mode"):
-        gpu._probe("int8")
+        gpu.probe("int8")
 
 
 def test_blocks_are_equal_parts_and_rows_stay_countable():

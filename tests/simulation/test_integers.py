@@ -57,6 +57,28 @@ def test_bfloat16_gives_the_float32_spikes_where_it_holds_the_weights():
     np.testing.assert_array_equal(found.correct, exact.correct)
 
 
+def test_bfloat16_rounds_the_weights_that_spikes_drive_and_no_others():
+    """Times 1 + 1/256 is a tie that it rounds back; the image's own weights and the sums stay as they are."""
+    snn, images, labels = dyadic_snn("pool_after"), dyadic_images(4), np.arange(4) % 3
+    finer = {name: value * np.float32(1 + 2**-8) for name, value in snn.params.items()}
+    first = {name: finer[name] for name in finer if name.startswith("conv1.")}
+    genes, options = Genes(dyadic_thresholds(3)), {"timesteps": 8, "dynamics": Dynamics(delay="none")}
+    counts = [
+        observe(
+            SNN(snn.network, params),
+            genes,
+            images,
+            labels,
+            plan=Plan(backend="xla", precision=precision, block=1),
+            **options,
+        )
+        for params, precision in ((finer, "bfloat16"), (snn.params | first, "float32"), (finer, "float32"))
+    ]
+    np.testing.assert_array_equal(counts[0].spikes, counts[1].spikes)
+    np.testing.assert_array_equal(counts[0].correct, counts[1].correct)
+    assert (counts[0].spikes != counts[2].spikes).any()
+
+
 def test_what_integers_cannot_do_is_refused():
     snn, images, labels = dyadic_snn("pool_after"), dyadic_images(2), np.zeros(2, int)
     plan, theta = Plan(precision="int8"), np.ones((1, 3))
