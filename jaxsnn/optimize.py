@@ -17,7 +17,7 @@ import evo
 from jaxsnn.analysis.adversarial import ann_victim, perturb
 from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.analysis.energy import energy_of, read_costs
-from jaxsnn.cli import command, frontier
+from jaxsnn.cli import command, energy_limit, frontier
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.open_run import OpenRun
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
@@ -38,6 +38,7 @@ from jaxsnn.runtime.memory import peak_bytes
 from jaxsnn.runtime.provenance import code_version, describe_device, digest, versions
 from jaxsnn.search import checkpoint
 from jaxsnn.search.checkpoint import Checkpoint
+from jaxsnn.search.cost import EnergyLimit
 from jaxsnn.search.evolve import Candidate, Generation
 from jaxsnn.search.job import Job, calibrated_start, calibration_work, history_row, make_codec, make_job
 from jaxsnn.search.objective import search_plan
@@ -217,6 +218,11 @@ def _search(run: OpenRun) -> dict:
         with processes.together():
             write_thresholds(folder, config, run.inputs.snn, run.inputs.sha256, found, start is not None)
         tested = _test(run, start, found, bar)
+        if found.energy_limit is not None and start is not None:
+            task = bar.add_task("limit", total=2 * len(run.inputs.test), note="beside the calibrated network")
+            tested["energy_limit"] = energy_limit.limited(
+                run, start, found.optimized, found.energy_limit, lambda n: bar.update(task, advance=n)
+            )
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
     results["energy"] = energy_of(run.inputs.snn.network, tested, read_costs(config.energy))
     if start is not None:
@@ -227,6 +233,10 @@ def _search(run: OpenRun) -> dict:
     if "clean" in results:
         console.print(comparison_table(results["clean"]))
     console.print(comparison_table(results), energy.energy_table(results["energy"]))
+    if "energy_limit" in results:
+        if found.best.parts["over_limit"] > 0:
+            command.warn(console, "no candidate keeps the limit; give more --generations, or save less")
+        console.print(energy_limit.sentence_of(results["energy_limit"]), soft_wrap=True)
     ended = " (stopped)" if found.stopped_early else " (converged)" if found.last.converged else ""
     weights = "" if start is None else f"weights {' and '.join(start.changed) or 'folded only'}; "
     console.print(
@@ -369,6 +379,7 @@ def _result(
         limit_passes=job.objective.limit_passes,
         seconds=run.seconds,
         peak_bytes=peak_bytes(),
+        energy_limit=next((t.limit for t in job.objective.terms if isinstance(t, EnergyLimit)), None),
     )
 
 

@@ -29,6 +29,7 @@ class SearchResult:
         limit_passes: candidates x images of the clipped ANN, one timestep each.
         seconds: of the search, all processes of a resumed run together.
         peak_bytes: most memory in use.
+        energy_limit: microjoules an image that the search was to stay below, where it was.
     """
 
     last: Generation
@@ -42,6 +43,7 @@ class SearchResult:
     limit_passes: int
     seconds: float
     peak_bytes: int
+    energy_limit: float | None = None
 
     @property
     def optimized(self) -> Genes:

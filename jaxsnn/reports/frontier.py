@@ -47,6 +47,7 @@ svg circle.chosen, svg circle:focus { fill: #c44e52; fill-opacity: 1; outline: n
 tr[data-point] { cursor: pointer; }
 tr.chosen td { font-weight: 600; color: #c44e52; }
 code { overflow-wrap: anywhere; }
+@media (max-width: 40rem) { svg text { font-size: 20px; } }
 """
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 640, 300, 56, 40

@@ -29,6 +29,7 @@ from jaxsnn.search.objective import Objective
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.search.space import Codec
 from jaxsnn.simulation.divergence import probabilities
+from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.training.distillation import Distillation, distil, teacher_logits
@@ -199,16 +200,28 @@ def make_job(
 def _energy_limit(
     settings: SearchSettings, objective: Objective, codec: Codec | Around, train: data.Dataset
 ) -> EnergyLimit:
-    """The limit of the settings, or a share of what the baseline takes on the search's images."""
+    """The limit of the settings, or a share of what the baseline takes on the search's images.
+
+    Raises:
+        UserError: a limit that no spiking network can keep.
+    """
     network, silent = objective.network, settings.dynamics.silent_steps(objective.network)
     energy = functools.partial(
         microjoules, network, steps=max(0, settings.timesteps - silent), kind=settings.energy_kind
     )
     if settings.max_energy is not None:
-        return EnergyLimit(energy, settings.max_energy)
-    indices = next(subsets(train.labels, settings.images, "fixed", settings.seed))
-    usual = float(energy(objective(codec.baseline(), indices))[0])
-    return EnergyLimit(energy, usual * (1 - (settings.less_energy or 0) / 100))
+        limit = settings.max_energy
+    else:
+        indices = next(subsets(train.labels, settings.images, "fixed", settings.seed))
+        limit = float(energy(objective(codec.baseline(), indices))[0]) * (1 - (settings.less_energy or 0) / 100)
+    nothing = np.zeros((1, len(network.spiking)), np.int64)
+    silence = float(energy(Observables(np.zeros((1, settings.timesteps), np.int64), 1, nothing, nothing))[0])
+    if limit <= silence:
+        raise UserError(
+            f"the limit is {limit:.4g} microjoules an image, but without a single spike an image takes "
+            f"{silence:.4g}: save less, or choose another {named(settings, 'energy_kind')}"
+        )
+    return EnergyLimit(energy, limit)
 
 
 def history_row(generation: Generation, target: float) -> dict:

@@ -17,6 +17,7 @@ from jaxsnn.networks.spiking import Genes
 from jaxsnn.search.cost import EnergyLimit
 from jaxsnn.search.evolve import subsets
 from jaxsnn.search.front import make_front, volume
+from jaxsnn.search.job import make_job
 from jaxsnn.search.measures import measures, microjoules
 from jaxsnn.search.presets import FEW
 from jaxsnn.search.settings import SearchSettings
@@ -192,3 +193,17 @@ def test_what_contradicts_a_frontier_is_said(change, sentence):
 def test_a_limit_of_the_energy_needs_a_calibrated_start():
     with pytest.raises(UserError, match="a limit of the energy needs start calibrated"):
         SearchSettings(less_energy=30.0).checked()
+
+
+def test_a_limit_below_what_silence_takes_is_refused_and_one_above_is_searched(starts, train):
+    settings = replace(SETTINGS, objectives=(), timesteps=5)
+    with pytest.raises(UserError, match="without a single spike an image takes"):
+        make_job(replace(settings, max_energy=1e-9), starts[5].ann, train, None, start=starts[5], plan=PLAN)
+    job = make_job(replace(settings, less_energy=20.0), starts[5].ann, train, None, start=starts[5], plan=PLAN)
+    term = job.objective.terms[-1]
+    assert isinstance(term, EnergyLimit)
+    indices = next(subsets(train.labels, settings.images, "fixed", settings.seed))
+    usual = term.energy(job.objective(job.codec.baseline(), indices))[0]
+    assert term.limit == pytest.approx(0.8 * usual)
+    first = job.codec.decode(np.array(job.engine.parents(job.start())))
+    assert (term.energy(job.objective(first, indices)) < usual).any()
