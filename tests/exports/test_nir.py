@@ -11,7 +11,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.exports.nir_graph import Dialect, nir_graph
 from jaxsnn.exports.nir_readers import READERS, nir_files, says
-from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, MaxPool, Network
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.observe import record
 
@@ -154,3 +154,10 @@ def test_what_nir_cannot_hold_ends_in_a_sentence():
         nir_files(converted(dyadic_snn("pool_after"), leak=leaks))
     with pytest.raises(UserError, match=r"convolution a needs a padding that differs"):
         nir_files(converted(random_snn(with_all_ops(even=False))))
+    layers = (
+        Layer("a", (Edge(IMAGE, (Conv("a", 4),)),)),
+        Layer("b", (Edge(0, (MaxPool(2), Dense("b", 3))),)),
+    )
+    pooled = Network("pooled", (8, 6, 2), 3, layers, PLAIN["mean"], PLAIN["std"])
+    with pytest.raises(UserError, match=r"NIR has no max pool.*export to torch or npz"):
+        nir_files(converted(random_snn(pooled)))

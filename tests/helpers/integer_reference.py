@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from helpers import reference
-from jaxsnn.networks.description import AvgPool, Conv, Dense
+from jaxsnn.networks.description import AvgPool, Conv, Dense, MaxPool
 
 
 def pool_unit(ops, shape):
@@ -48,7 +48,8 @@ def integer_reference(snn, theta, images, steps, v0):
         amplitude = 1 / pixel if index == 0 else theta[index - 1]
         unit = np.broadcast_to(top / 127 / pooled * amplitude, (op.features,))
         bias = np.round(snn.params[f"{op.name}.bias"] / unit) if op.bias else 0
-        prepared.append((edge, whole, pooled, unit, bias))
+        gate = reference.Gates(edge.ops[0], shape[:2]) if isinstance(edge.ops[0], MaxPool) else None
+        prepared.append((gate, edge.ops[gate is not None :], whole, pooled, unit, bias))
         shape = reference.apply_edge(edge.ops, whole, np.zeros((1, *shape)), bias=False).shape[1:]
     table = np.round((levels - np.array(network.mean)) / np.array(network.std) * pixel)
     image = table[images, np.arange(images.shape[-1])]
@@ -56,8 +57,9 @@ def integer_reference(snn, theta, images, steps, v0):
     trace, scores, curve = [[] for _ in network.spiking], 0, []
     for _ in range(steps):
         signal = image
-        for index, (edge, whole, pooled, unit, bias) in enumerate(prepared):
-            drive = np.round(reference.apply_edge(edge.ops, whole, signal, bias=False) * pooled) + bias
+        for index, (gate, ops, whole, pooled, unit, bias) in enumerate(prepared):
+            signal = signal if gate is None else gate.passed(signal)
+            drive = np.round(reference.apply_edge(ops, whole, signal, bias=False) * pooled) + bias
             if index == len(network.spiking):
                 scores = scores + drive
                 curve.append(scores)
