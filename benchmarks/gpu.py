@@ -208,16 +208,16 @@ def rates(
     labels: np.ndarray,
 ) -> list[dict]:
     """Ours with the kernels and without, in every precision, T and number of rows; prints the table."""
-    from jaxsnn.simulation import dense, gpu
+    from jaxsnn.simulation import dense, kernels
 
     table = Table("code", "precision", "T", "rows", "executed itc/s", "compile s", "peak GB", "accuracy")
     found = []
-    ways = [("kernels", gpu.usable, config.block)] + [("XLA", lambda precision: False, 1)] * config.plain
+    ways = [("kernels", kernels.usable, config.block)] + [("XLA", lambda precision: None, 1)] * config.plain
     for name, usable, block in ways:
-        with mock.patch.object(gpu, "usable", usable):
+        with mock.patch.object(kernels, "usable", usable):
             dense.simulate.clear_cache()
             for precision, steps, rows in itertools.product(config.precisions, config.timesteps, config.rows):
-                if name == "kernels" and not gpu.usable(precision):
+                if name == "kernels" and not kernels.usable(precision):
                     console.print(f"{precision}: this device does without the kernels")
                     continue
                 row = {"code": name, "precision": precision, "timesteps": steps, "rows": rows}

@@ -7,6 +7,7 @@ import jax
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
+from jaxsnn.simulation import kernels
 from jaxsnn.simulation.events.lowering import available, obstacle
 from jaxsnn.simulation.plan import Plan
 
@@ -35,8 +36,12 @@ def describe(plan: Plan, network: Network) -> str:
     chosen = decided(plan, network)
     if chosen.backend == "events":
         return f"event-driven in {chosen.precision}"
-    slower = jax.default_backend() == "cpu" and plan.backend == "auto" and not available()
-    return f"XLA in {chosen.precision}" + (" (event-driven is faster: install the extra cpu)" if slower else "")
+    device, remark = jax.default_backend(), ""
+    if device == "cpu" and plan.backend == "auto" and not available():
+        remark = " (event-driven is faster: install the extra cpu)"
+    elif device in kernels.OURS and kernels.usable(chosen.precision) is None:
+        remark = " (this device refuses our kernels, or gets them wrong: slower)"
+    return f"XLA in {chosen.precision}{remark}"
 
 
 def _obstacle(plan: Plan, network: Network) -> str | None:

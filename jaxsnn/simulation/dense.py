@@ -6,6 +6,7 @@ import operator
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jaxsnn.networks.senders import has_gates, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.runtime.memory import device_memory
 from jaxsnn.runtime.weak_cache import remembered
-from jaxsnn.simulation import gpu
+from jaxsnn.simulation import gpu, kernels, tpu
 from jaxsnn.simulation.integers import (
     IntegerSNN,
     integer_neurons,
@@ -29,6 +30,7 @@ from jaxsnn.simulation.integers import (
     wire_integers,
 )
 from jaxsnn.simulation.plan import Plan
+from jaxsnn.simulation.rows import PACKED
 from jaxsnn.simulation.step import Neurons, initial_state, neurons_of, snn_block, snn_step, wire
 
 CPU_ROWS = 192
@@ -80,9 +82,10 @@ def chunks(
     call = functools.partial(simulate, network, dynamics, timesteps, per_image, plan.precision, mesh)
     if scored:
         call = functools.partial(call, scored=True)
-    start = 0
+    start, left = 0, len(images)
     while start < len(images):
-        group, size = chunk_shape(candidates, len(images) - start, rows, plan.group, across, along)
+        # of what was left when ``rows`` was found, so that the last chunk is padded and not compiled again
+        group, size = chunk_shape(candidates, left, rows, plan.group, across, along)
         part = slice(start, start + size)
         count = len(images[part])
         chunk = _padded(inputs(images[part]), labels[part], size)
@@ -100,7 +103,8 @@ def chunks(
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             progress(-min(len(parts) * group, candidates) * count)
-            rows = held[what] = _halved(rows, across * along)
+            rows, left = _halved(rows, across * along), len(images) - start
+            held[what] = rows
             continue
         right = np.concatenate([np.asarray(part[0]) for part in parts])[:candidates]
         maps = [np.concatenate(layer)[:candidates] for layer in zip(*(part[1] for part in parts))]
@@ -151,20 +155,23 @@ def block_steps(plan: Plan, network: Network, steps: int, rows: int) -> int:
     """Steps that each layer does at once: the plan's, or on a CPU as many as make up for too few ``rows``.
 
     It pays there where a quarter of the rows or fewer are in use (compare ``--block 1`` in jaxsnn.evaluate
-    --backend xla). Where ``jaxsnn.simulation.gpu`` does the layers, ``block_of``; otherwise one, as with a memory
-    limit: in XLA's own code on an H100, blocks of 7 were 6 % slower than single steps.
+    --backend xla). Where our kernels do the layers, ``block_of``; otherwise one, as with a memory limit: in XLA's
+    own code on an H100, blocks of 7 were 6 % slower than single steps.
     """
     alone = plan.memory_limit is None and plan.mesh is None and jax.default_backend() == "cpu"
     most = cpu_rows(network)
-    if plan.block is None and _kernels(network, plan.precision):
+    ours = _kernels(network, plan.precision)
+    if plan.block is None and ours is not None:
         return gpu.block_of(steps)
+    if ours is tpu:  # whose blocks lie on the chip
+        steps = min(steps, gpu.STEPS)
     wanted = plan.block or (most // rows if alone and rows * FEW <= most else 1)
     return max(1, min(wanted, steps))
 
 
-def _kernels(network: Network, precision: str) -> bool:
-    """Whether ``jaxsnn.simulation.gpu`` does the layers; it has no max pools."""
-    return gpu.usable(precision) and not has_gates(network)
+def _kernels(network: Network, precision: str) -> ModuleType | None:
+    """Our kernels, where the device has them; they have no max pools."""
+    return None if has_gates(network) else kernels.usable(precision)
 
 
 def make_mesh(sides: tuple[int, int] | None) -> tuple[Mesh | None, int, int]:
@@ -189,15 +196,17 @@ def rows_at_once(
         UserError: one image does not fit.
     """
     most = plan.rows or (cpu_rows(snn.network) if jax.default_backend() == "cpu" else MOST_ROWS)
-    kernels = _kernels(snn.network, plan.precision)
-    if kernels:
+    ours = _kernels(snn.network, plan.precision)
+    if ours is not None:
         most = min(most, gpu.most_rows(snn.network, plan.block or gpu.STEPS))
-        if plan.memory_limit is None:  # two programs less to compile; a device that runs out of memory says so
+        # two programs less to compile; a device that runs out of memory says so
+        if plan.memory_limit is None and ours is gpu:
             return most
     if plan.memory_limit is None and (plan.rows or jax.default_backend() == "cpu"):
         return most
     limit = plan.memory_limit or device_memory() * 4 // 5
-    block = plan.block or (gpu.STEPS if kernels else 1)
+    block = plan.block or (1 if ours is None else gpu.STEPS)
+    block = min(block, gpu.STEPS) if ours is tpu else block
     fixed, each = memory(snn, dynamics, timesteps, per_image, plan.precision, block, min(candidates, 4))
     rows = int((limit - fixed) // each)
     if rows < 1:
@@ -236,9 +245,10 @@ def memory(
             raise ValueError("this device does not tell how much memory a program takes: set the plan's rows")
         return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
 
-    few, more = used(4), used(8)
-    each_row = max(1.0, (more - few) / (4 * candidates))
-    return max(0.0, few - 4 * candidates * each_row), each_row
+    count = PACKED if _kernels(snn.network, precision) is tpu else 4
+    few, more = used(count), used(2 * count)
+    each_row = max(1.0, (more - few) / (count * candidates))
+    return max(0.0, few - count * candidates * each_row), each_row
 
 
 def _padded(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -312,8 +322,12 @@ def _simulate(
     """``simulate`` on one device."""
     steps = max(0, timesteps - dynamics.silent_steps(network))
     integer = precision == "int8"
-    wiring = wire_integers(network, params, images) if integer else wire(network, params, images, precision)
-    layers = gpu.layers_of(network, params, precision) if _kernels(network, precision) else None
+    ours = _kernels(network, precision)
+    if integer:
+        wiring = wire_integers(network, params, images, narrow=ours is not None)
+    else:
+        wiring = wire(network, params, images, precision)
+    layers = [] if ours is None else ours.layers_of(network, params, precision)
 
     def read(scores: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         right = (scores.argmax(-1) == labels) & real
@@ -330,8 +344,8 @@ def _simulate(
 
         def several(carry, length):
             state, counts = carry
-            if layers is not None:
-                state, spikes, scores = gpu.block(
+            if ours is not None:
+                state, spikes, scores = ours.block(
                     network, dynamics, wiring, layers, neurons, state, length, precision
                 )
                 counts = [count + jnp.where(real[:, None, None], s, 0).sum(0) for count, s in zip(counts, spikes)]
@@ -342,9 +356,10 @@ def _simulate(
             return (state, counts), read(scores)
 
         state = initial_state(network, neurons, len(images), jnp.int32 if integer else jnp.float32)
+        state = state if ours is None else ours.start(state, layers)
         shapes = [sender.shape for sender in senders(network)]
         counts = [jnp.zeros(shape[:2] if len(shape) == 3 else (1, 1), jnp.int32) for shape in shapes]
-        if block == 1 and layers is None:
+        if block == 1 and ours is None:
             (_, counts), (right, scores) = jax.lax.scan(step, (state, counts), length=steps)
             return right, counts, scores
         whole, rest = divmod(steps, block)

@@ -14,7 +14,6 @@ sum of three bfloat16 terms. Sums are int32 or float32. Measured on an H100 with
 import functools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -24,8 +23,7 @@ from jax import lax
 
 from jaxsnn.networks.description import IMAGE, Arrays, AvgPool, Conv, Dense, Network, layer_shapes, output_shape
 from jaxsnn.networks.spiking import Dynamics
-from jaxsnn.simulation.neuron import if_step
-from jaxsnn.simulation.step import Neurons, State, Wiring
+from jaxsnn.simulation.step import Neurons, State, Wiring, drive_of, fired_of, scores_of
 
 Value = jax.Array | np.ndarray | np.generic | float
 """An array or a number."""
@@ -86,12 +84,17 @@ def matrix_of(kernel: np.ndarray | jax.Array, precision: str) -> jax.Array:
         return flat.T.astype(jnp.int8)
     if precision == "bfloat16":
         return flat.astype(jnp.bfloat16)
-    terms, rest = [], flat
+    return jnp.concatenate(terms_of(flat))
+
+
+def terms_of(values: jax.Array) -> list[jax.Array]:
+    """The bfloat16 arrays whose sum float32 ``values`` are."""
+    terms, rest = [], values
     for _ in range(TERMS):
         # the barrier keeps XLA from taking the rounding away
         terms.append(lax.optimization_barrier(rest.astype(jnp.bfloat16)))
         rest = rest - terms[-1].astype(jnp.float32)
-    return jnp.concatenate(terms)
+    return terms
 
 
 def depth_of(window: Window, precision: str) -> int:
@@ -358,45 +361,28 @@ def block(
         with jax.named_scope(f"layer{index}"):
             bias = 0 if neurons.biases is None else neurons.biases[index]
             if index == len(network.spiking):
-                drive = _drive(fixed + bias, neurons.gains[index], maps, spikes, state.scores, steps)
+                driven = drive_of(fixed + bias, neurons.gains[index], maps, spikes, state.scores, steps)
                 break
             held, theta, layer = state.membranes[index], neurons.thresholds[index], layers[index]
             leak = None if neurons.leaks is None else neurons.leaks[index]
             if layer is None:
-                drive = _drive(fixed + bias, neurons.gains[index], maps, spikes, held, steps)
-
-                def one(v: jax.Array, drive: jax.Array, theta=theta, leak=leak) -> tuple[jax.Array, jax.Array]:
-                    v, fired = if_step(v, drive, theta, leak, dynamics.comparison)
-                    return v, fired.astype(HELD[precision])
-
-                v, fired = lax.scan(one, held, drive)
-                counted = fired.astype(jnp.int32).sum((0, -1))
+                driven = drive_of(fixed + bias, neurons.gains[index], maps, spikes, held, steps)
+                v, made = fired_of(driven, theta, leak, held, dynamics.comparison, HELD[precision])
+                counted = made.astype(jnp.int32).sum((0, -1))
             else:
                 seen, gain = None, 0
                 if maps:
                     ((source, _),), (gain,) = maps, neurons.gains[index]
                     seen = layer.gather(spikes[source])
-                v, fired, counted = fire(
+                v, made, counted = fire(
                     seen, layer, fixed, bias, gain, theta, leak, held, steps, precision, dynamics.comparison
                 )
             membranes.append(v)
-            spikes.append(fired)
+            spikes.append(made)
             counts.append(counted.reshape(len(counted), *(counted.shape[1:] or (1, 1))))
 
-    def add(scores: jax.Array, drive: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return scores + drive, scores + drive
-
-    scores, curve = lax.scan(add, state.scores, drive)
+    scores, curve = scores_of(state.scores, driven)
     return State(membranes, scores), counts, curve
-
-
-def _drive(fixed, gains: list, maps: list, spikes: list[jax.Array], held: jax.Array, steps: int) -> jax.Array:
-    """Drives (steps, *held.shape) of a layer by its linear maps."""
-    for gain, (source, linear) in zip(gains, maps):
-        x = spikes[source].astype(jnp.float32)
-        sums = linear(x.reshape(-1, *x.shape[2:]))
-        fixed = fixed + gain * sums.reshape(steps, -1, *sums.shape[1:])
-    return jnp.broadcast_to(fixed, (steps, *held.shape))
 
 
 def block_of(steps: int) -> int:
@@ -411,32 +397,38 @@ def most_rows(network: Network, block: int) -> int:
     return max(1, (2**31 - 1) // (block * largest))
 
 
-@functools.lru_cache
-def usable(precision: str) -> bool:
-    """Whether the device computes ``fire`` and gets a small case right; a device that refuses it goes without."""
-    if jax.default_backend() != "gpu":
-        return False
-    try:
-        with ThreadPoolExecutor(1) as other:  # it may be asked for while this thread traces something else
-            return other.submit(_probe, precision).result()
-    except Exception:
-        return False
+def start(state: State, layers: list[Layer | None]) -> State:
+    """The state as ``block`` takes it: as it is."""
+    return state
 
 
-def _probe(precision: str) -> bool:
-    kind = np.int32 if precision == "int8" else np.float32
+def probe_inputs(precision: str) -> tuple[np.ndarray, np.ndarray, type]:
+    """A small case: spikes (2, 3, 4, 4, 64) int8, a kernel of whole numbers, and the type of membranes."""
     rng = np.random.default_rng(0)
     spikes = rng.integers(0, 2, (2, 3, 4, 4, 64), np.int8)
     kernel = rng.integers(-3, 4, (3, 3, 64, 32)).astype(np.float32)
-    window = Window(3, 1, 1, (4, 4, 64), (4, 4, 32))
-    v = np.zeros((3, 4, 4, 32), kind)
-    padded = np.pad(spikes, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64)
-    expected, fired = v.astype(np.float64), []
-    for step in padded:
+    return spikes, kernel, np.int32 if precision == "int8" else np.float32
+
+
+def probe_outputs(spikes: np.ndarray, kernel: np.ndarray, kind: type, pools: int) -> tuple[np.ndarray, np.ndarray]:
+    """Membranes and spikes (2, ...) of that case at a bias of 1 and thresholds of 9, pools being sums."""
+    v, fired = np.zeros((), kind), []
+    for step in np.pad(spikes, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))).astype(np.float64):
         parts = [np.tensordot(step[:, i : i + 4, j : j + 4], kernel[i, j], 1) for i in range(3) for j in range(3)]
-        expected = expected + sum(parts) + 1
-        fired.append(expected > 9)
-        expected = expected - 9 * fired[-1]
+        sums = np.sum(parts, 0)
+        if pools:
+            sums = sums.reshape(len(sums), 2, 2, 2, 2, -1).sum((2, 4))
+        v = v + sums + 1
+        fired.append(v > 9)
+        v = v - 9 * fired[-1]
+    return v, np.array(fired)
+
+
+def probe(precision: str) -> bool:
+    """Whether the device gets a small case right."""
+    spikes, kernel, kind = probe_inputs(precision)
+    v, fired = probe_outputs(spikes, kernel, kind, 0)
+    window = Window(3, 1, 1, (4, 4, 64), (4, 4, 32))
 
     def run(spikes, kernel, v):
         layer = Layer(matrix_of(kernel, precision), window)
@@ -444,6 +436,5 @@ def _probe(precision: str) -> bool:
             spikes.astype(HELD[precision]), layer, kind(1), kind(0), kind(1), kind(9), None, v, 2, precision
         )
 
-    found = jax.jit(run)(spikes, kernel, v)
-    right = zip(found, (expected, np.array(fired), np.array(fired).sum((0, -1))))
-    return all(np.array_equal(np.asarray(one), two) for one, two in right)
+    found = jax.jit(run)(spikes, kernel, np.zeros(v.shape, kind))
+    return all(np.array_equal(np.asarray(one), two) for one, two in zip(found, (v, fired, fired.sum((0, -1)))))

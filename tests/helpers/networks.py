@@ -110,3 +110,20 @@ def random_snn(network, seed=0, starts=True):
         drawn = rng.normal(0.05, np.prod(shape[:-1]) ** -0.5, shape) if kernel else rng.uniform(-0.4, 0.5, shape)
         params[key] = drawn.astype(np.float32)
     return SNN(network, params)
+
+
+WIDE = {
+    "pool before": with_bias(vgg([[32], [32, 64]], [64], name="wide", pool="before", **PLAIN)),
+    "pool after": vgg([[32, 32], [32]], [32], name="wide", pool="after", **PLAIN),
+}
+"""Networks whose channels are enough for the kernels of accelerators."""
+
+
+def wide_snn(name):
+    """One of ``WIDE`` with dyadic weights."""
+    network = WIDE[name]
+    rng = np.random.default_rng(0)
+    return SNN(
+        network,
+        {key: (rng.integers(-2, 3, shape) / 4).astype(np.float32) for key, shape in shapes_of(network).items()},
+    )

@@ -12,8 +12,8 @@ from helpers.networks import dyadic_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import AvgPool, Conv, Dense, Edge, shapes_of
-from jaxsnn.networks.spiking import SNN, Dynamics
-from jaxsnn.simulation import backends, dense, gpu
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation import backends, dense, gpu, kernels, tpu
 from jaxsnn.simulation.backends import decided, describe
 from jaxsnn.simulation.events import run
 from jaxsnn.simulation.events.lowering import WEIGHTS_IN_CACHE, _block_width, aligned, groups_of
@@ -78,7 +78,7 @@ def test_chunks_are_equal_and_fill_the_mesh(arguments, chunk):
 
 
 def test_a_device_takes_what_its_memory_holds(on_gpu, monkeypatch):
-    monkeypatch.setattr(gpu, "usable", lambda precision: False)
+    monkeypatch.setattr(kernels, "usable", lambda precision: None)
     assert rows() == 14 and on_gpu == [("float32", 1, 4)]
     assert rows(3, block=2) == 14 and on_gpu[1] == ("float32", 2, 3)
     assert rows(rows=9) == 9 and len(on_gpu) == 2
@@ -90,15 +90,38 @@ def test_a_device_takes_what_its_memory_holds(on_gpu, monkeypatch):
 
 
 def test_kernels_take_as_many_rows_as_they_can_count(on_gpu, monkeypatch):
-    monkeypatch.setattr(gpu, "usable", lambda precision: True)
+    monkeypatch.setattr(kernels, "usable", lambda precision: gpu)
     assert rows() == dense.MOST_ROWS and on_gpu == []
     assert rows(memory_limit=400) == 6 and on_gpu == [("float32", gpu.STEPS, 4)]
     monkeypatch.setattr(gpu, "most_rows", lambda network, block: 10 * block)
     assert rows() == 10 * gpu.STEPS and rows(block=2) == 20 and rows(rows=7) == 7
     network = RESIDUAL.network
+    assert dense.block_steps(Plan(block=9), network, 9, 4) == 9
+    with monkeypatch.context() as on_tpu:
+        on_tpu.setattr(kernels, "usable", lambda precision: tpu)
+        assert dense.block_steps(Plan(block=9), network, 9, 4) == gpu.STEPS == 8
     assert dense.block_steps(Plan(), network, 9, 4) == 5 and dense.block_steps(Plan(block=4), network, 9, 4) == 4
-    monkeypatch.setattr(gpu, "usable", lambda precision: False)
+    monkeypatch.setattr(kernels, "usable", lambda precision: None)
     assert dense.block_steps(Plan(), network, 9, 1) == 1  # only a CPU makes up for few rows
+
+
+def test_all_chunks_of_a_run_have_one_shape(monkeypatch):
+    """The last one is padded: a second shape would be compiled for it."""
+    seen, layers = [], len(RESIDUAL.network.spiking)
+
+    def simulate(
+        network, dynamics, timesteps, per_image, precision, mesh, block, params, each, images, labels, real
+    ):
+        seen.append((len(images), int(real.sum())))
+        return np.zeros((1, timesteps), np.int32), [np.zeros((1, 1, 1), np.int32)] * layers, None
+
+    monkeypatch.setattr(dense, "simulate", simulate)
+    images = np.zeros((191, *RESIDUAL.network.input_shape), np.uint8)
+    genes, plan = Genes(np.ones((1, layers), np.float32)), Plan(backend="xla", rows=100)
+    found = list(
+        dense.chunks(RESIDUAL, genes, images, np.zeros(191), 12, Dynamics(), plan, lambda count: None, False)
+    )
+    assert seen == [(96, 96), (96, 95)] and [part[3] for part in found] == [96, 95]
 
 
 def test_a_mesh_of_one_device_is_none():
@@ -202,7 +225,12 @@ def test_the_path_that_is_taken_is_said(monkeypatch):
     assert describe(Plan(), network) == f"XLA in float32{faster}"
     assert describe(Plan(backend="xla"), network) == "XLA in float32"
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(kernels, "usable", lambda precision: gpu)
     assert describe(Plan(), network) == "XLA in float32"
+    refuses = "this device refuses our kernels, or gets them wrong: slower"
+    monkeypatch.setattr(kernels, "usable", lambda precision: gpu if precision == "int8" else None)
+    assert describe(Plan(precision="int8"), network) == "XLA in int8"
+    assert describe(Plan(), network) == f"XLA in float32 ({refuses})"
     monkeypatch.undo()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert (
