@@ -3,6 +3,7 @@
 BENCHMARKS = {
     "throughput": "simulated images x timesteps x candidates a second, ours and other simulators in turns",
     "gpu": "the simulator on a GPU: our kernels, XLA's own code, other simulators",
+    "ahead": "accelerators that are not here: programs compiled for them, traffic, types, rooflines, collectives",
     "device_check": "one script for a real device: equality, rates, profile, a search, training; resumable",
     "machine": "what this machine can do at best: dot products, and additions in cache",
     "training": "images a second of a training step, ours and PyTorch's",

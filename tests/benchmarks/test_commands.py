@@ -38,6 +38,8 @@ def run(monkeypatch, capsys):
         ("gpu --rounds 0", "--rounds is 0, expected at least 1"),
         ("gpu --data cifar10 --data-dir ABSENT", "the data folder ABSENT does not exist"),
         ("gpu --weights ABSENT", "no weights file at ABSENT"),
+        ("ahead --block 0", "--block is 0, expected at least 1"),
+        ("ahead --chips v5e --hourly 1 2", "--hourly has 2 numbers, expected one for each of 1 chips"),
         ("device_check --rounds 0", "--rounds is 0, expected at least 1"),
         ("device_check --data cifar10 --data-dir ABSENT --out OUT", "the data folder ABSENT does not exist"),
         ("mutants --sample 0", "--sample is 0, expected at least 1"),
