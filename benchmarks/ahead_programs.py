@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
@@ -119,7 +120,7 @@ def random_snn(name: str) -> SNN:
 
 def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
     sharding = NamedSharding(mesh, spec)
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype, sharding=sharding), tree)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), tree)
 
 
 def simulator(
@@ -163,12 +164,12 @@ def generation(device: Any, population: int, dimension: int) -> Lowered:
     import evo
     from evo.engines import device as engine
 
-    made: Any = evo.make_engine("jax", np.zeros(dimension), np.ones(dimension), population, seed=0)
+    made: Any = evo.make_engine("jax", np.zeros(dimension), np.ones(dimension), population)
     state = made.init(0)
     candidates, state = made.ask(state)
     mesh = Mesh(np.array([device]), ("one",))
-    inputs = (made.setting, state, candidates, np.zeros(population, np.float32))
-    return engine._tell.lower(*_placed(jax.tree.map(np.asarray, inputs), mesh, P()), made.strategy)
+    inputs = jax.eval_shape(lambda: (made.setting, state, candidates, jnp.zeros(population)))
+    return engine._tell.lower(*_placed(inputs, mesh, P()), made.strategy)
 
 
 def training(name: str, device: Any, batch: int) -> Lowered:

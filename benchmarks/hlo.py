@@ -102,18 +102,18 @@ def _moved(every: dict[str, list[Instruction]], name: str) -> int:
     return total
 
 
-def products(text: str, looped: bool = True) -> Counter[str]:
+def products(text: str, looped: bool | None = None) -> Counter[str]:
     """How many convolutions and matrix products there are by the types of their operands, such as "bf16 x bf16".
 
     Args:
-        looped: those that are repeated; else those that are done once.
+        looped: those that are repeated, or those that are done once; None for all.
     """
     found: Counter[str] = Counter()
     for instructions in computations(text).values():
         kinds = {one.name: one.kind for one in instructions}
         for one in instructions:
             library = one.operation == "custom-call" and LIBRARY.search(one.line)
-            if (PRODUCTS.match(one.operation) or library) and one.looped == looped:
+            if (PRODUCTS.match(one.operation) or library) and looped in (None, one.looped):
                 found[" x ".join(kinds.get(name, "?").split("[")[0] for name in one.operands[:2])] += 1
     return found
 

@@ -44,7 +44,8 @@ ENTRY %main (x: (s8[4,8], f32[8])) -> (s8[4,8], f32[8]) {
 
 
 def test_types_of_products_inside_and_outside_the_loop():
-    assert hlo.products(PROGRAM) == {"s8 x s8": 1, "f32 x f32": 1}
+    assert hlo.products(PROGRAM, looped=True) == {"s8 x s8": 1, "f32 x f32": 1}
+    assert hlo.products(PROGRAM) == {"s8 x s8": 1, "f32 x f32": 1, "bf16 x bf16": 1}
     assert hlo.products(PROGRAM, looped=False) == {"bf16 x bf16": 1}
 
 
