@@ -2,6 +2,7 @@
 
     python -m benchmarks.image_folder --out DIR --images 100000
     python -m benchmarks.image_folder --out DIR --stages names        # ImageNet's number of files, empty
+    python -m benchmarks.image_folder --out DIR --images 100000 --side 64 --stages train step    # Tiny-ImageNet's
 
 The JPEGs are synthetic, 40 kB each, of ImageNet's sizes, and are made once, in DIR; a thousand are drawn, the
 others are files of their own with the same pixels. Every stage runs in a process of its own, whose memory and time
@@ -91,6 +92,8 @@ class FolderConfig(DebugOptions):
     """Folder for the photographs, the runs and results.json."""
     images: int = 3000
     """Training photographs; for testing there are a twentieth more."""
+    side: int | None = None
+    """Of photographs that are squares, as Tiny-ImageNet's are with 64; default: ImageNet's sizes."""
     image_size: int = 224
     """Side to which the search and the evaluation crop them."""
     train_size: int = 64
@@ -125,10 +128,10 @@ class Measured:
     peak: int
 
 
-def photograph(number: int, label: int) -> Image.Image:
-    """A smooth picture with some noise, in the colour of its class: about 40 kB as a JPEG."""
+def photograph(number: int, label: int, side: int | None = None) -> Image.Image:
+    """A smooth picture with some noise, in the colour of its class: about 40 kB as a JPEG, or a square."""
     rng = np.random.default_rng(number)
-    width, height = SIZES[number % len(SIZES)]
+    width, height = (side, side) if side else SIZES[number % len(SIZES)]
     coarse = Image.fromarray(rng.integers(0, 256, (9, 12, 3), np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
     )
@@ -139,7 +142,7 @@ def photograph(number: int, label: int) -> Image.Image:
     return Image.blend(Image.blend(coarse, noise.convert("RGB"), 0.12), colour, 0.3)
 
 
-def make(folder: Path, images: int) -> None:
+def make(folder: Path, images: int, side: int | None = None) -> None:
     """Write the photographs that are not there yet: train and val, class by class."""
 
     def one(split: str, number: int) -> None:
@@ -153,7 +156,7 @@ def make(folder: Path, images: int) -> None:
     @functools.cache
     def drawn(split: str, number: int) -> bytes:
         held = io.BytesIO()
-        photograph(number + (1 << 40) * (split == "val"), number % CLASSES).save(held, "JPEG", quality=88)
+        photograph(number + (1 << 40) * (split == "val"), number % CLASSES, side).save(held, "JPEG", quality=88)
         return held.getvalue()
 
     for split, count in (("train", images), ("val", max(CLASSES, round(images * TEST_SHARE)))):
@@ -239,7 +242,7 @@ def stages(config: FolderConfig, photographs: Path) -> list[Measured]:
 
 def main(config: FolderConfig) -> None:
     """Make the photographs, measure, print a table and write results.json."""
-    at_least(config, images=CLASSES, names=FOLDERS, image_size=32, train_size=32, subset=1, test_images=1)
+    at_least(config, images=CLASSES, names=FOLDERS, side=8, image_size=32, train_size=32, subset=1, test_images=1)
     for name in ("search", "train"):
         if name in config.stages and (config.out / name / "config.json").exists():
             raise UserError(f"{config.out / name} holds a run: delete it, or choose another --out")
@@ -247,7 +250,7 @@ def main(config: FolderConfig) -> None:
     photographs = config.out / "photographs"
     if config.stages != ("names",):
         with console.status(f"making {config.images} photographs"):
-            make(photographs, config.images)
+            make(photographs, config.images, config.side)
     rows = stages(config, photographs)
     table = Table("stage", "s", "s of processor", "peak MB", title=f"{config.images} photographs")
     for row in rows:
