@@ -14,7 +14,7 @@ from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.forward import ann_forward
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe_images
 from jaxsnn.simulation.plan import Plan
@@ -68,9 +68,11 @@ def compare(
     if timesteps is None:
         timesteps = TIMESTEPS + dynamics.silent_steps(snn.network)
     network, genes = (snn, optimized) if isinstance(optimized, Genes) else optimized
+    rivals = (snn, one_candidate(baseline, "baseline")), (network, one_candidate(genes, "optimized"))
+    for rival in rivals:
+        check_genes(rival[0].network, rival[1])
     return compare_networks(
-        (snn, one_candidate(baseline, "baseline")),
-        (network, one_candidate(genes, "optimized")),
+        *rivals,
         np.asarray(images),
         np.asarray(labels),
         timesteps,

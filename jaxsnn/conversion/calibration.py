@@ -9,7 +9,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import ceiling
 from jaxsnn.networks.description import Arrays, Network
-from jaxsnn.networks.forward import ann_forward
+from jaxsnn.networks.forward import ann_forward, check_images
 from jaxsnn.networks.spiking import SNN, Genes
 
 BINS = 1 << 16
@@ -74,6 +74,7 @@ def percentiles(snn: SNN, images: np.ndarray, progress: Callable[[int], None] | 
     >>> jaxsnn.percentiles(snn, data.load("embedded", "train").images[:20]).genes(99.7, v0=0.5).threshold.shape
     (1, 7)
     """
+    check_images(snn.network, images)
     return calibrate(snn.network, snn.params, images, progress=progress)
 
 

@@ -29,7 +29,7 @@ from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, posi
 from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Network, layer_shapes
-from jaxsnn.networks.forward import ann_forward, preprocess
+from jaxsnn.networks.forward import ann_forward, check_images, preprocess
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.senders import from_start
 from jaxsnn.networks.spiking import SNN
@@ -88,8 +88,7 @@ def calibrate_for(
 
 def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[int], None]) -> Calibrated:
     network = snn.network
-    if not len(images) or images.shape[1:] != network.input_shape:
-        raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{network.input_shape})")
+    check_images(network, images)
     for name, value in snn.params.items():
         if not np.isfinite(value).all():
             raise UserError(f"{name} holds NaN or infinite values, so there is nothing to calibrate")

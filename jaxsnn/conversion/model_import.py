@@ -22,6 +22,8 @@ from jaxsnn.networks.forward import ann_forward
 
 SUFFIXES = (".onnx", ".pt2")
 """Files that hold a whole model."""
+MODULES = {"torch.nn.modules.module.Module", "flax.nnx.module.Module"}
+"""What may be handed over as it is; one of their names is among a module's bases."""
 TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit, that rounding may make."""
 MAX_POOLS = ("refuse", "average", "spiking")
@@ -141,22 +143,27 @@ def _graph_of(source: Any, input_shape: Sequence[int] | None) -> tuple[Graph, Lo
             return graph, lambda x: _in_batches(graph, x), "the archive's own graph in float64", path.stem
         raise UserError(f"{path} is no whole model, expected a file that ends in {' or '.join(SUFFIXES)}")
     kind = type(source)
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
+    if not bases & MODULES:
+        given = (
+            f"the class {source.__name__}, not a module made of it,"
+            if isinstance(source, type)
+            else f"a {kind.__name__}"
+        )
+        raise UserError(
+            f"{given} cannot be loaded: expected a torch.nn.Module, a flax.nnx.Module, or the path of a file"
+        )
     if input_shape is None:
         raise UserError(f"input_shape is missing: the shape of one input of {kind.__name__}, such as (3, 32, 32)")
-    bases = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
     if "torch.nn.modules.module.Module" in bases:
         from jaxsnn.conversion.from_torch import graph_of_module, module_logits
 
         graph = graph_of_module(source, input_shape)
         return graph, lambda x: module_logits(source, x), "the module in PyTorch", kind.__name__
-    if "flax.nnx.module.Module" in bases:
-        from jaxsnn.conversion.from_nnx import graph_of_nnx, nnx_logits
+    from jaxsnn.conversion.from_nnx import graph_of_nnx, nnx_logits
 
-        graph = graph_of_nnx(source, input_shape)
-        return graph, lambda x: nnx_logits(source, x), "the module in Flax", kind.__name__
-    raise UserError(
-        f"a {kind.__name__} cannot be loaded: expected a torch.nn.Module, a flax.nnx.Module, or the path of a file"
-    )
+    graph = graph_of_nnx(source, input_shape)
+    return graph, lambda x: nnx_logits(source, x), "the module in Flax", kind.__name__
 
 
 def _onnx_logits(path: Path, graph: Graph) -> tuple[Logits, str]:

@@ -22,6 +22,8 @@ def read_thresholds(path: Path) -> dict:
     Raises:
         UserError: no such file, or entries of the wrong kind.
     """
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give the folder of a run, or a file of thresholds")
     found = read_json(path / "thresholds.json" if path.is_dir() else path)
     if found.get("thresholds") is None:
         raise UserError(f"{path} has no list of thresholds")

@@ -71,6 +71,8 @@ def evolve(
     if start is None and settings.start == "calibrated":
         raise UserError('start is "calibrated": give what jaxsnn.calibrate returns instead of the network')
     images = as_dataset(*train, snn.network.classes) if isinstance(train, tuple) else train
+    if not hasattr(images, "images"):
+        raise UserError(f"train is a {type(train).__name__}, expected a dataset or a tuple (images, labels)")
     if images.images.shape[1:] != snn.network.input_shape:
         raise UserError(
             f"network {snn.network.name} takes images {snn.network.input_shape}, but these are "

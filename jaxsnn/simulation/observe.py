@@ -18,6 +18,7 @@ import data
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
+from jaxsnn.networks.forward import check_images
 from jaxsnn.networks.senders import own, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.runtime import processes
@@ -98,8 +99,9 @@ def _run(
     check_genes(snn.network, genes)
     if timesteps < 1:
         raise UserError(f"timesteps is {timesteps}, expected at least 1")
-    if not len(images) or images.shape[1:] != snn.network.input_shape:
-        raise UserError(f"images have shape {images.shape}, expected (N >= 1, *{snn.network.input_shape})")
+    check_images(snn.network, images)
+    if len(labels) != len(images):
+        raise UserError(f"there are {len(labels)} labels for {len(images)} images, expected as many")
     if teacher is not None:
         check_teacher(teacher, len(images), snn.network.classes)
     genes = genes.map(lambda part: np.asarray(part, np.float32))

@@ -117,6 +117,8 @@ def test_the_front_door_compares_two_candidates(snn, some):
     assert compare(snn, one, two, some).timesteps == 100 + snn.network.delay
     with pytest.raises(UserError, match="baseline has 2 candidates, expected one"):
         compare(snn, Genes(np.concatenate([usual, usual])), two, some, timesteps=12)
+    with pytest.raises(UserError, match=r"threshold has shape \(1, 2\), expected"):
+        compare(snn, one, Genes(usual[:, :2]), some, timesteps=12)
 
 
 def test_the_interval_of_a_gain_is_paired():

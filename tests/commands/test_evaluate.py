@@ -122,3 +122,8 @@ def test_early_exit_writes_what_it_finds_and_refuses_what_cannot_be(tmp_path):
     ):
         with pytest.raises(UserError, match=sentence):
             evaluate(replace(usual, **change))
+
+
+def test_a_run_that_is_not_there_is_asked_for_as_what_it_may_be(tmp_path):
+    with pytest.raises(UserError, match="RUN does not exist: give the folder of a run, or a file of thresholds"):
+        evaluate(EvaluateConfig(tmp_path / "RUN"))

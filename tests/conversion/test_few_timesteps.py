@@ -5,14 +5,18 @@ import dataclasses
 import numpy as np
 import pytest
 
+import data
 from helpers.networks import BACKENDS, NETWORKS, with_bias
 from helpers.reference import simulate as reference
+from jaxsnn.conversion.calibration import percentiles
 from jaxsnn.conversion.channel_fit import Recipe, fit_layer, mmse_thresholds
 from jaxsnn.conversion.channels import Channels, fold_channels, groups, of_genes
 from jaxsnn.conversion.few_timesteps import calibrate_for, work
+from jaxsnn.conversion.start import calibrate
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, layer_shapes, shapes_of
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.search.run import evolve
 from jaxsnn.simulation.divergence import UNIT, log_softmax, probabilities
 from jaxsnn.simulation.observe import observe, record
 from jaxsnn.simulation.plan import Plan
@@ -246,6 +250,33 @@ def test_networks_without_biases_get_them():
     assert set(shapes_of(folded.network)) == set(folded.params)
     assert any(name.endswith(".bias") for name in folded.params)
     assert shapes_of(with_bias(snn.network)).keys() <= shapes_of(with_bias(folded.network)).keys()
+
+
+@pytest.mark.parametrize("given, named", [("dataset", "a Dataset, whose array is its .images"), ("name", "str")])
+def test_images_of_another_kind_are_refused_in_a_sentence(given, named):
+    """evolve takes a dataset, so that somebody will give one here too."""
+    snn, _ = dyadic("bias")
+    wrong = data.load("embedded", "train", limit=4) if given == "dataset" else "train"
+    genes = Genes(np.ones((1, len(snn.network.spiking))))
+    for refused in (
+        lambda: calibrate(snn, wrong, 2),
+        lambda: percentiles(snn, wrong),
+        lambda: observe(snn, genes, wrong, np.zeros(4, np.int32), timesteps=9),
+    ):
+        with pytest.raises(UserError, match=rf"images are {named}: expected an array \(N >= 1, \*\(8, 8, 2\)\)"):
+            refused()
+
+
+def test_float_images_and_labels_that_cannot_be_meant_are_refused():
+    """Percentiles of pixels from 0 to 255 were taken 255 times too high; labels of other images were counted."""
+    snn, images = dyadic("bias")
+    genes = Genes(np.ones((1, len(snn.network.spiking))))
+    with pytest.raises(UserError, match=r"float images must be pixels in \[0, 1\], but these go from 0 to 3"):
+        percentiles(snn, images.astype(np.float32))
+    with pytest.raises(UserError, match="there are 7 labels for 6 images"):
+        observe(snn, genes, images, np.zeros(7, np.int32), timesteps=9)
+    with pytest.raises(UserError, match=r"train is a ndarray, expected a dataset or a tuple \(images, labels\)"):
+        evolve(snn, images)
 
 
 def test_distillation_lowers_the_divergence():

@@ -150,5 +150,9 @@ def test_the_arguments_of_load_are_checked():
     ):
         with pytest.raises(UserError, match=sentence):
             jaxsnn.load(module, **arguments)
-    with pytest.raises(UserError, match=r"input_shape is missing|cannot be loaded"):
-        jaxsnn.load(7)
+    for wrong, sentence in (
+        (7, "a int cannot be loaded"),
+        (type(module), "the class MLP, not a module made of it"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            jaxsnn.load(wrong)
