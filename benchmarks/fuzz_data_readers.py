@@ -74,7 +74,7 @@ def of_images(folder: Path) -> dict[str, Target]:
             "pickle",
         ),
         "IDX": Target(of_path(read_idx, folder / "plain", is_idx), [numbers]),
-        "packed IDX": Target(of_path(read_idx, folder / "packed.gz"), [gzip.compress(numbers)], "packed"),
+        "packed IDX": Target(of_path(read_idx, folder / "packed.gz"), [gzip.compress(numbers, mtime=0)], "packed"),
         "annotations": Target(
             of_path(lambda path: tree._annotated(flat, path, ("n1", "n2")), folder / "val_annotations.txt"),
             [b"a.png\tn1\t0\t0\t62\t62\nb.png\tn2\t0\t1\t2\t3\n"],
@@ -168,12 +168,12 @@ def _as_tarfile_says(found: dict[str, bytes], content: bytes) -> None:
 
 def _tar(form: int, name: str) -> bytes:
     whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode="w:gz", format=form) as tar:
-        for member in (name, "a/x"):
+    with tarfile.open(fileobj=whole, mode="w", format=form) as tar:
+        for member in (name, "a/x") if name != "a/x" else (name,):
             info = tarfile.TarInfo(member)
             info.size = 3
             tar.addfile(info, io.BytesIO(b"abc"))
-    return whole.getvalue()
+    return gzip.compress(whole.getvalue(), mtime=0)
 
 
 def _pictures() -> list[bytes]:

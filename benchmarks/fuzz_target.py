@@ -56,10 +56,12 @@ def attempt(read: Callable[[], Any], content: bytes, check: Check) -> bool:
         Finding: no sentence, or what was read is not ``right``.
         Exception: whatever else it raises.
     """
+    from jaxsnn.cli.sentences import sentence_of
+
     try:
         value = read()
     except refusals() as error:
-        said = str(error)
+        said = sentence_of(error) or str(error)
         # a size that was only declared must not be asked of the system, even where that ends well
         if not said.strip() or "\n" in said.strip() or "MemoryError" in said or len(said) > 4000:
             raise Finding(f"this is no sentence: {said[:300]!r}") from error
@@ -106,8 +108,9 @@ def same(found: Any, expected: Any, what: str) -> None:
         equal = type(found) is type(expected) and len(found) == len(expected)
         for one, other in zip(found, expected):
             same(one, other, what)
-    else:
-        equal = type(found) is type(expected) and (found == expected or (found != found and expected != expected))
+    else:  # Python's two unpicklers do not agree on the text I 1, which one takes for True
+        alike = type(found) is type(expected) or {type(found), type(expected)} == {bool, int}
+        equal = alike and (found == expected or (found != found and expected != expected))
     if not equal:
         raise Finding(f"{what}: {found!r:.200} is not {expected!r:.200}")
 

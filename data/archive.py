@@ -61,6 +61,8 @@ def read_members(path: Path, archive: Archive, limits: dict[str, int]) -> dict[s
         with gzip.open(path) as packed:
             stream = _Bounded(packed, path)
             for name, content in _members(stream, limits, path):
+                if name in found:
+                    raise DataError(f"{path} has {name} more than once: pack it again")
                 found[name] = content
                 if size == archive.size and len(found) == len(limits):
                     return found

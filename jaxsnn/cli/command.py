@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jaxsnn.cli.sentences import sentence_of
+from jaxsnn.cli.sentences import printable, sentence_of
 from jaxsnn.errors import UserError
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.compile_cache import keep_compiled
@@ -64,8 +64,9 @@ class TextConsole(Console):
         super().__init__(emoji=False, highlight=False, **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """``Console.print``, in which strings are text."""
-        super().print(*(Text(part) if isinstance(part, str) else part for part in objects), **options)
+        """``Console.print``, in which strings are text, and what cannot be printed is escaped."""
+        shown = (Text(printable(part, "\n\t")) if isinstance(part, str) else part for part in objects)
+        super().print(*shown, **options)
 
 
 def check_spaces(config_type: type, arguments: Sequence[str]) -> None:

@@ -16,7 +16,20 @@ _SHORT_OF_MEMORY = {
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """What the user can do about an error; None for a fault of the program, whose traceback is wanted."""
+    """What the user can do about an error, in a line; None for a fault of the program: its traceback is wanted.
+
+    What cannot be printed is escaped: names of files, and those that files hold, may move a terminal's cursor.
+    """
+    said = _said(error)
+    return None if said is None else printable(said.strip())
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with every character escaped that is neither printable nor among those to ``keep``."""
+    return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def _said(error: BaseException) -> str | None:
     if isinstance(error, UserError | DataError | FloatingPointError):
         return str(error)
     if out_of_memory(error):

@@ -109,6 +109,8 @@ def _graph(module: dict[str, Any], weights: _Weights) -> Graph:
     if any("as_int" not in size for size in sizes[1:]):
         raise UserError("the model takes images of any size: export it with an example of the size that you use")
     shape = (sizes[0].get("as_int", BATCH), *(size["as_int"] for size in sizes[1:]))
+    if not all(type(size) is int and size > 0 for size in shape):
+        raise UserError(f"the model takes images of the shape {shape!r:.200}, expected whole numbers above 0")
     calls = [_call(node) for node in graph["nodes"]]
     return Translator(shape, inputs[0], constants).run(calls, outputs[0]["as_tensor"]["name"])
 

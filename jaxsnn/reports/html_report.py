@@ -101,7 +101,7 @@ def _found(path: Path, sections: Callable[[Path, dict], list[str]]) -> list[str]
     found = read_json(path)
     try:
         return sections(path.parent, found)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
         raise UserError(
             f"{path} does not hold what jaxsnn.{path.stem} writes ({error!r}): remove it, and run that again"
         ) from error

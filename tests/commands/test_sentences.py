@@ -182,3 +182,11 @@ def test_names_that_cannot_be_printed_are_refused(name, tmp_path):
     save(tmp_path / "w.pt", {f"{name}.weight": np.ones((2, 2), np.float32)})
     with pytest.raises(UserError, match="is no name: expected printable text of at most 100"):
         read_foreign(tmp_path / "w.pt")
+
+
+def test_what_a_file_is_called_moves_no_cursor_and_breaks_no_line(capsys):
+    """Names that models hold come into sentences, and folders' names onto the console."""
+    hostile = "a\x1b]0;title\x07\nb\x9b2Jc"
+    assert sentence_of(UserError(f"{hostile} is wrong")) == "a\\x1b]0;title\\x07\\nb\\x9b2Jc is wrong"
+    command.TextConsole(width=80).print(hostile)
+    assert capsys.readouterr().out == "a\\x1b]0;title\\x07\nb\\x9b2Jc\n"

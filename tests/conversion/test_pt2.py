@@ -106,3 +106,12 @@ def test_no_damage_to_an_archive_ends_in_a_traceback(tmp_path):
             refused += 1
             assert "\n" not in str(error)
     assert refused > 120
+
+
+@pytest.mark.parametrize("sizes", [(2, 1.0, 2, 3), (2, 1, True, 3), (2, 1, -2, 3), (2, "1", 2, 3)])
+def test_images_of_no_size_are_refused(tmp_path, sizes):
+    members = parts()
+    held = members["m/models/model.json"]["graph_module"]["graph"]["tensor_values"]["x"]
+    held["sizes"] = [{"as_int": size} for size in sizes]
+    with pytest.raises(UserError, match=r"takes images of the shape .*, expected whole numbers above 0"):
+        graph_of_pt2(written(tmp_path, members))

@@ -246,6 +246,8 @@ def test_an_archive_that_python_would_read_otherwise_is_refused(tmp_path, told, 
     assert _reading(tmp_path, harmless + member)() == {"folder/x": b"abc"}
     with pytest.raises(data.DataError, match="is not a plain file"):
         _reading(tmp_path, _header("folder/x", 3, tarfile.GNUTYPE_SPARSE) + b"abc")()
+    with pytest.raises(data.DataError, match="has folder/x more than once"):
+        _reading(tmp_path, member + member)()
 
 
 def test_long_names_in_front_of_long_names_are_no_recursion(tmp_path):

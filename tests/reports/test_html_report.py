@@ -111,6 +111,9 @@ def test_no_text_of_a_file_becomes_markup_or_names_a_file_elsewhere(folder):
     (where / "attack.json").write_text(json.dumps({"a": attacked()["fgsm-8"] | {"name": "../../x"}}))
     with pytest.raises(UserError, match="no name of an attack"):
         html_report.build(where)
+    (where / "attack.json").write_text(json.dumps({"a": attacked()["fgsm-8"] | {"images": 1e300}}))
+    with pytest.raises(UserError, match=r"attack.json does not hold what"):
+        html_report.build(where)
 
 
 def test_a_share_above_one_is_refused_and_no_traceback(folder):
