@@ -1,5 +1,8 @@
 """The compiled loop of max pools (Numba): which of a layer's spikes pass (``jaxsnn.networks.senders``)."""
 
+# Numba gives an intrinsic its first parameter (the typing context) itself, which pyright takes for missing:
+# pyright: reportCallIssue=false
+
 import numpy as np
 
 from jaxsnn.simulation.events.kernels import compiled, lowest_bit
