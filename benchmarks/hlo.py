@@ -67,10 +67,11 @@ def size(kind: str) -> int:
     return total
 
 
-def loop_bytes(text: str) -> int:
-    """Bytes that one round of the largest loop reads and writes: an upper bound, what stays in caches counted.
+def loop_bytes(text: str) -> list[int]:
+    """Bytes that one round of each loop reads and writes, most first: upper bounds, what stays in caches counted.
 
-    A loop inside it counts as often as it says that it runs, or once. Without loops: the whole program's.
+    A loop inside another counts in that one, as often as it says that it runs, or once. Without loops: the whole
+    program's.
     """
     every = computations(text)
     bodies = set(re.findall(r"body=%?([\w.\-]+)", text))
@@ -81,7 +82,7 @@ def loop_bytes(text: str) -> int:
     if not outer:
         entry = re.search(r"^ENTRY %?([\w.\-]+) ", text, re.MULTILINE)
         outer = {entry[1]} if entry else set()
-    return max((_moved(every, name) for name in outer), default=0)
+    return sorted((_moved(every, name) for name in outer), reverse=True)
 
 
 def _moved(every: dict[str, list[Instruction]], name: str) -> int:

@@ -52,7 +52,7 @@ def test_types_of_products_inside_and_outside_the_loop():
 def test_a_loop_moves_what_its_instructions_read_and_write():
     """A copy onto the chip reads alone; the inner loop runs three times; views are free."""
     copy, inner, convolution, reduced = 32, 3 * 96, 96, 64
-    assert hlo.loop_bytes(PROGRAM) == copy + inner + convolution + reduced
+    assert hlo.loop_bytes(PROGRAM) == [copy + inner + convolution + reduced]
     assert hlo.collectives(PROGRAM) == {"all-reduce": 32}
 
 
