@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from jaxsnn import optimize
@@ -46,8 +47,9 @@ def tiny(network, tmp_path_factory):
     """Weights of a tiny untrained network for 32 x 32 images."""
     ann = ANN(network, 0)
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    in_training = nnx.jit(lambda ann, x, key: ann(x, key))
     for step in range(30):
-        ann(preprocess(network, images), jax.random.key(step))
+        in_training(ann, preprocess(network, images), jax.random.key(step))
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, network, {name: np.asarray(value) for name, value in ann.params().items()})
     return path
