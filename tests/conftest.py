@@ -1,5 +1,6 @@
 """Shared by the tests: strict types, small networks and an independent reference simulator."""
 
+import importlib
 import shutil
 import tempfile
 
@@ -30,6 +31,15 @@ def pytest_configure(config):
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     else:
         jax.config.update("jax_enable_compilation_cache", False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each process takes a row of files, so that it makes their fixtures and programs once, and the first that is
+    done takes from the others."""
+    if config.getoption("dist") == "load":  # what -n alone means
+        return importlib.import_module("xdist.scheduler").WorkStealingScheduling(config, log)
+    return None
 
 
 def pytest_unconfigure(config):
