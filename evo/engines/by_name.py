@@ -87,7 +87,7 @@ def make_front_engine(
         low, high: (D,) bounds; equal ones fix a dimension.
         constraints: K, how many violations a candidate is told with.
         init, mean, std: see `evo.problem.make_search`.
-        options: strategy, mutation and crossover, see `evo.engines.gde3.Gde3`; None counts as not given.
+        options: strategy, mutation, crossover and repair, see `evo.engines.gde3.Gde3`; None counts as not given.
 
     Raises:
         ValueError: an option that it does not have, or a setting out of its range.
@@ -107,7 +107,7 @@ def make_front_engine(
 
     search = make_search(low, high, population, init=init, mean=mean, std=std)
     given = {key: value for key, value in options.items() if value is not None}
-    check_options("gde3", given, ("strategy", "mutation", "crossover"))
+    check_options("gde3", given, ("strategy", "mutation", "crossover", "repair"))
     return Gde3(search, objectives, constraints, **given)
 
 

@@ -48,9 +48,13 @@ def test_who_wins_by_gde3s_rules(parent, trial, expected):
     assert (bool(replaces[0]), bool(joins[0])) == expected
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_it_finds_the_front_and_stays_inside(strategy):
-    engine = make(strategy=strategy)
+@pytest.mark.parametrize(
+    "settings",
+    [*({"strategy": name} for name in STRATEGIES), {"repair": "reflect"}],
+    ids=lambda s: str(s.values()),
+)
+def test_it_finds_the_front_and_stays_inside(settings):
+    engine = make(**settings)
     state = run(engine, 60)
     points, costs = engine.front(state)
     assert len(points) == 16 and np.abs(points[:, 1]).max() < 0.05
@@ -129,7 +133,8 @@ def test_an_initial_population_is_asked_first():
         ({"crossover": -0.1}, "crossover must lie in"),
         ({"population": 3}, "at least 4, got 3"),
         ({"strategy": "rand2bin", "population": 5}, "at least 6, got 5"),
-        ({"elite": 3}, "engine 'gde3' has no option 'elite'; it takes strategy, mutation, crossover"),
+        ({"elite": 3}, "engine 'gde3' has no option 'elite'; it takes strategy, mutation, crossover, repair"),
+        ({"repair": "redraw"}, "repair must be clip or reflect, got 'redraw'"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
