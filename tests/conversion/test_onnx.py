@@ -209,6 +209,26 @@ def test_a_max_pool_is_refused_by_name_or_kept_or_replaced_on_demand(tmp_path):
     assert imported.difference < 1e-5
 
 
+def test_a_dropout_is_nothing_unless_it_is_training(tmp_path):
+    arrays = {"w": drawn(0, 6, 4), "v": drawn(1, 4, 3), "ratio": drawn(2, 1)}
+
+    def graph(*mode):
+        values = arrays if not mode else arrays | {"mode": np.array(mode, np.int64)}
+        dropout = node("Dropout", ["r", "ratio", *(["mode"] if mode else [])], "d", name="drop")
+        nodes = [
+            node("MatMul", ["x", "w"], "h"),
+            node("Relu", ["h"], "r"),
+            dropout,
+            node("MatMul", ["d", "v"], "y"),
+        ]
+        return graph_of_onnx(written(tmp_path, model(nodes, values, (1, 6), "y")))
+
+    graph()
+    graph(0)
+    with pytest.raises(UserError, match="drop drops out at random: export the model after eval"):
+        graph(1)
+
+
 def test_no_damage_to_a_file_ends_in_a_traceback(tmp_path):
     content = bytearray(dense_model()[0])
     rng = np.random.default_rng(0)
