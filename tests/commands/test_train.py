@@ -43,11 +43,24 @@ DROPPED = partial(vgg, [[6], [8], [8]], name="small", norm=ScaleNorm, dropout=0.
 PLAIN = vgg([[16], [16]], [12], windows=[4, 4], name="plain")
 
 
+OPTIONS = ["--network", "small", "--epochs", "2", "--batch", "100"]
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Options for a small network with norms and dropout, for two epochs of 20 steps."""
     monkeypatch.setitem(architectures.ARCHITECTURES, "small", DROPPED)
-    return ["--network", "small", "--epochs", "2", "--batch", "100"]
+    return OPTIONS
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of such a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(architectures.ARCHITECTURES, "small", DROPPED)
+        assert call(patch, [*OPTIONS, "--out", str(folder)]) == 0
+    return folder
 
 
 def call(monkeypatch, arguments):
@@ -226,11 +239,10 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
 
 
 def test_training_learns_is_resumed_where_it_was_killed_and_refuses_other_settings(
-    small, monkeypatch, capsys, tmp_path
+    whole, small, monkeypatch, capsys, tmp_path
 ):
     """Two epochs in one go and in two give the same weights, bit for bit."""
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    assert call(monkeypatch, [*small, "--out", str(whole)]) == 0
+    halves = tmp_path / "halves"
 
     class Stop(Exception):
         pass
@@ -264,10 +276,9 @@ def test_training_learns_is_resumed_where_it_was_killed_and_refuses_other_settin
     assert "is being worked on by process" in busy
 
 
-def test_sigterm_saves_within_an_epoch_and_the_same_command_resumes(small, monkeypatch, capsys, tmp_path):
+def test_sigterm_saves_within_an_epoch_and_the_same_command_resumes(whole, small, monkeypatch, capsys, tmp_path):
     """Stopped after step 27 of 40: the same weights and the same history as in one go."""
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert call(monkeypatch, [*small, "--out", str(whole)]) == 0
+    parts = tmp_path / "parts"
     steps = []
 
     def terminated(*arguments, step=loop.train_step):
