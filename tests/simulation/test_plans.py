@@ -11,12 +11,12 @@ from rich.console import Console
 from helpers.networks import dyadic_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import AvgPool, Conv, Dense, Edge, shapes_of
+from jaxsnn.networks.description import AvgPool, Conv, Dense, Edge, MaxPool, shapes_of
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation import backends, dense, gpu, kernels, tpu
 from jaxsnn.simulation.backends import decided, describe
 from jaxsnn.simulation.events import run
-from jaxsnn.simulation.events.lowering import WEIGHTS_IN_CACHE, _block_width, aligned, groups_of
+from jaxsnn.simulation.events.lowering import WEIGHTS_IN_CACHE, _block_width, _gate, aligned, groups_of
 from jaxsnn.simulation.plan import Plan, PlanSettings
 from jaxsnn.simulation.plan_table import edge_macs, print_plan
 
@@ -204,6 +204,12 @@ def test_groups_of_an_edge_are_those_of_its_only_map():
         4,
     ]
     assert groups_of((narrow, Dense("d", 3)), 8) == groups_of((Dense("d", 3),), 8) == 1
+
+
+def test_each_position_of_a_rectangle_is_in_one_window_of_a_max_pool():
+    gate = _gate(MaxPool(2), (4, 6, 3))
+    assert gate.shape == (2, 3, 3)
+    assert gate.windows.tolist() == [[y // 2 * 3 + x // 2] for y in range(4) for x in range(6)]
 
 
 def test_macs_are_those_of_the_maps_as_written():
