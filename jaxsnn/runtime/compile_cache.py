@@ -12,6 +12,8 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,7 @@ def keep_loop(loop: Any) -> Any:
         try:  # Numba reads the setting once, here; for the rest of the program it stays what it was
             config.CACHE_DIR = named or str(folder)
             loop.enable_caching()
+            loop._cache.save_overload = _spared(loop._cache.save_overload)
         finally:
             config.CACHE_DIR = named
     return loop
@@ -66,6 +69,16 @@ def loads_what_it_kept() -> bool:
     38445).
     """
     return sys.platform != "darwin" and not re.search(r"^bugs\s*:.*\bgds\b", processor(), re.MULTILINE)
+
+
+def _spared(save: Callable[..., None]) -> Callable[..., None]:
+    """Numba's ``save``, which a full disk does not let end a run: then it is compiled again."""
+
+    def spared(*arguments: Any) -> None:
+        with suppress(OSError):
+            save(*arguments)
+
+    return spared
 
 
 def keep_compiled() -> None:

@@ -1,5 +1,6 @@
 """What is compiled is kept in the user's cache folder, never beside the program that pip installed."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,20 @@ def test_numba_keeps_its_code_in_the_users_cache_folder(monkeypatch, tmp_path):
     assert place.is_relative_to(tmp_path / ".cache" / "jaxsnn" / "numba")
     assert place.parent.stat().st_mode & 0o777 == 0o700
     assert before == numba.config.CACHE_DIR
+
+
+def test_a_full_disk_in_the_cache_folder_ends_no_run(monkeypatch, tmp_path):
+    """The first run ended in a sentence that blamed its own folder."""
+    one = kept(monkeypatch, tmp_path)
+    tried = []
+
+    def full(*arguments):
+        tried.append(arguments)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(one._cache._cache_file, "save", full)
+    assert one() == loop()
+    assert len(tried) == 1
 
 
 def test_the_loops_of_the_simulator_are_not_kept_in_the_package():
