@@ -61,7 +61,8 @@ NAMES = """
 import sys
 from pathlib import Path
 from data import listing
-assert len(listing.of_classes(Path(sys.argv[1])).names) == int(sys.argv[2])
+found = len(listing.of_classes(Path(sys.argv[1])).names)
+sys.exit(found != int(sys.argv[2]) and f"{found} names listed, {sys.argv[2]} are there")
 """
 STEP = """
 import sys
