@@ -139,8 +139,10 @@ class _Reader(pickle._Unpickler):
 
 
 def _brief(value: object) -> str:
-    """A value in a message; tuples that hold each other would print without end."""
-    return f"{value[:60]}" if isinstance(value, str) else f"of type {type(value).__name__}"
+    """A value in a message, in one line; tuples that hold each other would print without end."""
+    if not isinstance(value, str):
+        return f"of type {type(value).__name__}"
+    return value[:60] if value[:60].isprintable() else repr(value[:60])[1:-1]
 
 
 def _finish(value: object) -> object:

@@ -62,7 +62,7 @@ class _Map:
         parameters = (uses + biases) * WORD * byte_cost(self.weights)
         return uses * (MULTIPLY + ADD) + (biases + addressed) * ADD + read + parameters
 
-    def events(self, spikes: float, steps: int) -> float:
+    def events(self, spikes: float, steps: float) -> float:
         """Picojoules of ``spikes`` over ``steps``."""
         groups = self.op.groups if isinstance(self.op, Conv) else 1
         touched = spikes * (self.op.features // groups) * self.kernel

@@ -113,7 +113,8 @@ def neurobench(
 
 
 def _sites(network: Network) -> list[_Site]:
-    return [site for edges in heard(network) for edge, *place in edges for site in _sites_of(edge.linear, *place)]
+    places = [place for edges in heard(network) for place in edges]
+    return [site for edge, sender, shape in places for site in _sites_of(edge.linear, sender, shape)]
 
 
 def _sites_of(ops: tuple[Op, ...], sender: int, whole: tuple[int, ...]) -> list[_Site]:

@@ -226,3 +226,9 @@ def test_a_pickle_that_declares_gigabytes_is_refused_before_they_are_made():
             assert tracemalloc.get_traced_memory()[1] < 1 << 20
         finally:
             tracemalloc.stop()
+
+
+def test_a_name_with_a_line_break_is_refused_in_one_line():
+    names = b"".join(b"\x8c" + bytes([len(text)]) + text for text in (b"num\npy", b"\x1b[2J"))
+    with pytest.raises(safe_pickle.RefusedPickle, match=r"it asks for num\\npy\.\\x1b\[2J, which"):
+        safe_pickle.loads(b"\x80\x04" + names + b"\x93.")
