@@ -1,5 +1,6 @@
 """Commands on a folder of images: the sizes they are asked for, what they decode, and the same as from arrays."""
 
+import functools
 from dataclasses import replace
 from typing import Any, cast
 
@@ -101,6 +102,7 @@ def test_training_decodes_batch_by_batch_where_images_are_many(folder, monkeypat
     monkeypatch.setattr(data, "KEPT", lazy.images.nbytes - 1)
     steps = []
     monkeypatch.setattr(loop, "train_step", lambda ann, optimizer, *batch: steps.append(batch))
+    monkeypatch.setattr(loop.nnx, "cached_partial", functools.partial)
     batch = np.array([3, 30, 1])
     for part in (held, lazy):
         descent: Any = loop.AnnDescent(cast(Any, None), cast(Any, None), part, recipe_of("fast"))
