@@ -200,6 +200,11 @@ def _microjoules(synops: float) -> float:
     return synops * PICOJOULE_PER_ADD * 1e-6
 
 
+def _ratio(before: float, after: float) -> str:
+    """``after`` relative to ``before``, of a file that may hold a zero."""
+    return f"{after / before:.3f}" if before else "–"
+
+
 def _layers(folder: Path, result: TestResult, entries: Entries) -> str:
     text = f"<h2>Thresholds and layers</h2>{html.figure(*_figure(folder, 'thresholds'))}"
     if entries.known("calibration"):
@@ -213,7 +218,7 @@ def _layers(folder: Path, result: TestResult, entries: Entries) -> str:
     v0 = [network.v0 or (0.0,) * count for network in (base, found)]
     columns = zip(layers, base.thresholds, found.thresholds, percentiles, *v0)
     rows = [
-        (layer, f"{low:.4g}", f"{high:.4g}", f"{high / low:.3f}", f"{percentile:.3f}", f"{one:.3g}", f"{two:.3g}")
+        (layer, f"{low:.4g}", f"{high:.4g}", _ratio(low, high), f"{percentile:.3f}", f"{one:.3g}", f"{two:.3g}")
         for layer, low, high, percentile, one, two in columns
     ]
     name = "baseline" if base.percentile is None else f"{base.percentile:g} percentile"

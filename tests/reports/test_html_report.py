@@ -121,3 +121,9 @@ def test_a_share_above_one_is_refused_and_no_traceback(folder):
     record["optimized"]["accuracy"][3] = 5.2
     with pytest.raises(UserError, match=r"accuracy is .*, expected numbers in \[0, 1\]"):
         html_report.build(folder(record))
+
+
+def test_a_threshold_of_zero_in_a_file_has_no_ratio_and_no_traceback(folder):
+    record = results_json()
+    record["baseline"]["thresholds"][0] = 0.0
+    assert "<td>–</td>" in html_report.build(folder(record)).replace(' class="number"', "")
