@@ -45,6 +45,7 @@ from jaxsnn.search.objective import search_plan
 from jaxsnn.search.presets import DEFAULT, preset_values
 from jaxsnn.simulation.backends import describe
 from jaxsnn.simulation.dense import make_mesh
+from jaxsnn.simulation.events.ahead import compiling
 from jaxsnn.simulation.plan_table import print_plan
 
 
@@ -270,7 +271,10 @@ def _calibrated(run: OpenRun, bar: Progress) -> Start:
     if start is None:
         total = calibration_work(config, inputs.snn.network)
         task = bar.add_task("calibrate", total=total, note=f"{config.calibration_images} training images")
-        start = calibrated_start(config, inputs.snn, inputs.train, lambda count: bar.update(task, advance=count))
+        with compiling(inputs.snn, config.plan(), config.dynamics):
+            start = calibrated_start(
+                config, inputs.snn, inputs.train, lambda count: bar.update(task, advance=count)
+            )
         with processes.together():
             save_start(run.folder, start)
         bar.update(task, note=f"{config.calibration_images} images, {time.perf_counter() - seconds:.0f} s")

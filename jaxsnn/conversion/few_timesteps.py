@@ -17,7 +17,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -28,7 +28,7 @@ from jaxsnn.conversion.channel_fit import Cells, LayerFit, Recipe, fit_layer, mm
 from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, positions
 from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
-from jaxsnn.networks.description import IMAGE, Network, layer_shapes
+from jaxsnn.networks.description import IMAGE, Edge, Network, layer_shapes
 from jaxsnn.networks.forward import ann_forward, check_images, preprocess
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.senders import from_start
@@ -45,6 +45,8 @@ LEAST_IMAGES = 128
 REBUILT = 16_384
 """Most values that a layer's weights are fitted to, and most numbers in these, which bounds memory: 128 MB."""
 REBUILT_NUMBERS = 1 << 25
+KEPT = 80 << 20
+"""Most drives of a layer that wait in memory, in numbers, so that they are not computed again: 320 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +113,10 @@ def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[
         trains: list[np.ndarray | None] = []
         for index, layer in enumerate(network.layers):
             started = time.perf_counter()
-            gather = functools.partial(
-                _currents, network, index, recipe.timesteps, params, images, trains, [c.amplitude for c in cells]
-            )
             shape = layer_shapes(network)[index]
+            gather = _Drives(
+                network, index, recipe.timesteps, params, images, trains, [c.amplitude for c in cells]
+            )
             if recipe.reconstruct and rebuilt(network, layer):
                 mean = _sampled(gather, places[index], shape, advance, mean=True)[0]
                 error = sums[index] - mean
@@ -204,16 +206,43 @@ def _readers(network: Network, source: int) -> list[int]:
     ]
 
 
-def _currents(network, index, timesteps, params, images, trains, amplitudes, part: slice, mean: bool = False):
-    """Drives (T, B, *shape) of a layer on a whole chunk of images, filled up; T is 1 if all steps are alike."""
-    sources = []
-    for edge in network.layers[index].edges:
-        if edge.source != IMAGE:
-            train = _padded(np.asarray(trains[edge.source][:, part]), 1)
-            sources.append((train, jnp.asarray(amplitudes[edge.source], jnp.float32)))
-        else:
-            sources.append(None)
-    return drive(network, index, timesteps, params, _padded(images[part]), sources, mean)
+@dataclass(frozen=True, eq=False)
+class _Drives:
+    """What layer ``index`` receives on chunks of the images, once the layers before it are calibrated.
+
+    Attributes:
+        params: of the network, among them what reconstruction changed so far.
+        trains: spikes of the layers before it as bits, and in ``amplitudes`` what one of them is worth.
+        kept: drives over all steps, by the chunk's first image, where those of all images are few enough.
+    """
+
+    network: Network
+    index: int
+    timesteps: int
+    params: dict[str, jax.Array]
+    images: np.ndarray
+    trains: list[np.ndarray | None]
+    amplitudes: list[np.ndarray]
+    kept: dict[int, jax.Array] = field(default_factory=dict)
+
+    def source(self, edge: Edge, part: slice) -> tuple[np.ndarray, jax.Array]:
+        """The bits of an edge's source, filled up to a whole chunk, and its amplitudes."""
+        train = self.trains[edge.source]
+        if train is None:
+            raise ValueError(f"layer {edge.source} has not fired, or nothing was to read it any more")
+        return _padded(np.asarray(train[:, part]), 1), jnp.asarray(self.amplitudes[edge.source], jnp.float32)
+
+    def __call__(self, part: slice, mean: bool = False) -> jax.Array:
+        """Drives (T, B, *shape) on a whole chunk of images, filled up; T is 1 if all steps are alike."""
+        if part.start in self.kept and not mean:
+            return self.kept[part.start]
+        edges = self.network.layers[self.index].edges
+        sources = [None if edge.source == IMAGE else self.source(edge, part) for edge in edges]
+        images = _padded(self.images[part])
+        found = drive(self.network, self.index, self.timesteps, self.params, images, sources, mean)
+        if not mean and found[:, 0].size * len(self.images) <= KEPT:
+            self.kept[part.start] = found
+        return found
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))
@@ -240,12 +269,11 @@ def drive(network: Network, index: int, timesteps: int, params, images, sources,
 
 
 def _sampled(
-    gather: Callable, places: np.ndarray, shape: tuple[int, ...], advance, mean: bool = False
+    gather: _Drives, places: np.ndarray, shape: tuple[int, ...], advance, mean: bool = False
 ) -> np.ndarray:
     """Drives (T or 1, S, C) at the places of a layer; with ``mean`` their mean over time."""
     each, parts = positions(shape), []
-    count = gather.args[4].shape[0]
-    for part in _chunks(count):
+    for part in _chunks(len(gather.images)):
         inside = _inside(places, part, each)
         if len(inside):
             drive = np.asarray(gather(part, mean))
@@ -254,26 +282,24 @@ def _sampled(
     return np.concatenate(parts, 1)
 
 
-def _reconstruct(gather: Callable, layer, error: np.ndarray, places: np.ndarray, biased: bool) -> dict:
+def _reconstruct(gather: _Drives, layer, error: np.ndarray, places: np.ndarray, biased: bool) -> dict:
     """The layer's kernels, changed by what takes the ``error`` (S, C) of its sums back."""
-    network, _, _, params, images, trains, amplitudes = gather.args
+    network = gather.network
     edges, parts = rebuilt(network, layer), []
     shapes = layer_shapes(network)
-    for part in _chunks(len(images)):
+    for part in _chunks(len(gather.images)):
         found = []
         if part.start * positions(shapes[network.layers.index(layer)]) > places[-1]:
             break  # all places are in the images before
         for edge in edges:
-            train = _padded(np.asarray(trains[edge.source][:, part]), 1)
-            seen = _seen(edge, shapes[edge.source], train, jnp.asarray(amplitudes[edge.source], jnp.float32))
-            each = seen.shape[1]
-            found.append(np.asarray(seen.reshape(-1, seen.shape[-1])[_inside(places, part, each)]))
+            seen = np.asarray(_seen(edge, shapes[edge.source], *gather.source(edge, part)))
+            found.append(seen.reshape(-1, seen.shape[-1])[_inside(places, part, seen.shape[1])])
         parts.append(np.concatenate(found, -1))
     change = correction(np.concatenate(parts), error, biased)
     kernels, first = {}, 0
     for edge in edges:
         name = f"{maps_of(edge)[0].name}.kernel"
-        own = np.asarray(params[name], np.float64)
+        own = np.asarray(gather.params[name], np.float64)
         size = own.size // own.shape[-1]
         kernels[name] = jnp.asarray(own + from_matrix(change[first : first + size], own.shape), jnp.float32)
         first += size
@@ -286,10 +312,9 @@ def _seen(edge, shape, bits, amplitude):
     return inputs_of(edge, spikes.mean(0, dtype=jnp.float32) * amplitude)
 
 
-def _fire(gather: Callable, cell: Cells, recipe: Recipe, path: Path, advance) -> np.ndarray:
+def _fire(gather: _Drives, cell: Cells, recipe: Recipe, path: Path, advance) -> np.ndarray:
     """Spikes of a layer on all images as bits (T, N, ceil(neurons / 8)), in a file."""
-    count = gather.args[4].shape[0]
-    bits = None
+    count, bits = len(gather.images), None
     arrays = [jnp.asarray(part, jnp.float32) for part in cell]
     for part in _chunks(count):
         packed = np.asarray(_spikes(gather(part), *arrays, recipe.timesteps, recipe.comparison))
