@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from jaxsnn.runtime import processes
 from jaxsnn.runtime.compile_cache import keep_compiled
 
 T = TypeVar("T")
+PAUSE = 0.05
+"""Seconds after which a SIGTERM whose exception Python has ignored comes again."""
 
 
 def main(
@@ -167,26 +170,48 @@ class Termination:
 
     def __init__(self, goodbye: Callable[[], None]):
         self.deferred = self.asked = False
+        self._said = self._leaving = False
         self._goodbye = goodbye
 
     def leave(self) -> None:
         """End the program with exit code 0 and the sentence that says how to continue."""
-        self.deferred = True  # a second signal changes nothing
-        self._goodbye()
+        self._leaving = True  # a second signal changes nothing
+        if not self._said:
+            self._said = True
+            self._goodbye()
         raise SystemExit(0)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        if not self.deferred:
+        if not self.deferred and not self._leaving:
             self.leave()
+
+    def was_ignored(self, unraisable: Any) -> bool:
+        """Whether the exception that was to end the program could not be raised; the signal then comes again.
+
+        Python ignores what is raised in a finaliser or a callback of the garbage collection, of which JAX has one.
+        """
+        ignored = self._leaving and unraisable.exc_type is SystemExit
+        if ignored:
+            again = threading.Timer(PAUSE, self._again)
+            again.daemon = True
+            again.start()
+        return ignored
+
+    def _again(self) -> None:
+        if signal.getsignal(signal.SIGTERM) is self:  # the program has not left otherwise
+            self._leaving = False
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
 
 @contextmanager
 def leave_on_termination(goodbye: Callable[[], None]) -> Iterator[Termination]:
     """SIGTERM ends the program with exit code 0 after ``goodbye()``, at once or where it is deferred to."""
     termination = Termination(goodbye)
-    previous = signal.signal(signal.SIGTERM, termination)
+    previous, usual = signal.signal(signal.SIGTERM, termination), sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None if termination.was_ignored(unraisable) else usual(unraisable)
     try:
         yield termination
     finally:
+        sys.unraisablehook = usual
         signal.signal(signal.SIGTERM, previous)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import errno
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -190,3 +192,24 @@ def test_what_a_file_is_called_moves_no_cursor_and_breaks_no_line(capsys):
     assert sentence_of(UserError(f"{hostile} is wrong")) == "a\\x1b]0;title\\x07\\nb\\x9b2Jc is wrong"
     command.TextConsole(width=80).print(hostile)
     assert capsys.readouterr().out == "a\\x1b]0;title\\x07\nb\\x9b2Jc\n"
+
+
+def test_a_sigterm_whose_exception_python_ignores_ends_the_program_all_the_same(monkeypatch):
+    """As in a callback of the garbage collection, of which JAX has one: what is raised there is lost."""
+    said, ignored = [], []
+
+    def callback(phase, information):
+        if phase == "start" and not said:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    gc.callbacks.append(callback)
+    try:
+        with pytest.raises(SystemExit) as ended, command.leave_on_termination(lambda: said.append("goodbye")):
+            gc.collect()
+            assert said  # and yet the program is here
+            time.sleep(5)
+    finally:
+        gc.callbacks.remove(callback)
+    assert ended.value.code == 0 and said == ["goodbye"] and ignored == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
