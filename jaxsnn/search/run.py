@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import data
+from evo.names import unknown
 from jaxsnn.conversion.calibration import Calibration
 from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
@@ -64,9 +65,8 @@ def evolve(
     snn = snn.ann if isinstance(snn, Start) else snn
     if settings is None:
         settings = SearchSettings() if start is None else replace(FEW, timesteps=start.timesteps)
-    unknown = sorted(changes.keys() - vars(settings).keys())
-    if unknown:
-        raise UserError(f"{unknown[0]} is not a setting of a search: they are {', '.join(vars(settings))}")
+    if wrong := sorted(changes.keys() - vars(settings).keys()):
+        raise UserError(unknown("setting of a search", wrong[0], vars(settings)))
     settings = replace(settings, **changes).checked()
     if start is None and settings.start == "calibrated":
         raise UserError('start is "calibrated": give what jaxsnn.calibrate returns instead of the network')

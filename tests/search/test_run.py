@@ -80,7 +80,12 @@ def test_a_cost_of_one_s_own_is_the_only_term(jobs):
 @pytest.mark.parametrize(
     "snn, images, changes, sentence",
     [
-        (SNN, 30, {"generation": 3}, "generation is not a setting of a search: they are seed, "),
+        (
+            SNN,
+            30,
+            {"generation": 3},
+            "^unknown setting of a search 'generation'; did you mean 'generations'\\? .{,120}$",
+        ),
         (SNN, 30, {"population": 3}, "population is 3, expected at least 4"),
         (SNN, 30, {"start": "calibrated"}, "give what jaxsnn.calibrate returns instead of the network"),
         (SNN, 29, {}, "images is 20 and calibration_images 30, but there are only 29 training images"),
