@@ -17,12 +17,14 @@ from jaxsnn.analysis.neurobench import neurobench
 from jaxsnn.analysis.results import TestResult
 from jaxsnn.cli import command
 from jaxsnn.cli.early_exit import ExitInputs, ExitOptions, evaluate_exits
+from jaxsnn.cli.encoding import Encoded, EncodingOptions, encoded
 from jaxsnn.cli.inputs import kept
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.spiking_input import has_spiking_input
 from jaxsnn.records.exported_run import TIMESTEPS, timesteps_of
 from jaxsnn.records.finished_run import located_folder, located_record, network_of
 from jaxsnn.records.frontier import thresholds_of
@@ -41,7 +43,7 @@ from jaxsnn.simulation.plan_table import print_plan
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(ExitOptions, PlanOptions, DebugOptions):
+class EvaluateConfig(EncodingOptions, ExitOptions, PlanOptions, DebugOptions):
     """Evaluate a run's thresholds, or those of a JSON file, on test images, beside the baseline's.
 
     The file needs a list "thresholds" (one per spiking layer, in units of the ANN's activations); jaxsnn.optimize
@@ -107,6 +109,8 @@ def evaluate(config: EvaluateConfig) -> dict:
     at_least(config, timesteps=1, calibration_images=1, neurobench=1, exit_images=1)
     in_range(config, "(0, 100]", "percentile")
     in_range(config, "[0, 100]", "exit_change")
+    if config.encoding == "poisson" and (config.early_exit or config.neurobench is not None):
+        raise UserError("--early-exit and --neurobench know no random spikes: take --encoding rate")
     plan, costs = config.plan(), read_costs(config.energy)
     if config.out is not None and (config.out / "config.json").exists():
         raise UserError(f"--out {config.out} is a run's folder, whose results would be lost: choose another")
@@ -125,29 +129,33 @@ def evaluate(config: EvaluateConfig) -> dict:
     _check_lengths(config.run, found, snn)
     delay = config.delay or found.get("delay") or "layer"
     dynamics = Dynamics(config.comparison or found.get("comparison") or ">", delay)
+    own = network_of(found, _folder(config), snn), Genes.from_record(found)
     if config.early_exit:
-        return _early_exit(config, console, found, snn, dynamics, source, test)
+        return _early_exit(config, console, found, snn, encoded(config, dynamics, plan, own), source, test)
     timesteps = config.timesteps or (TIMESTEPS if config.point is None else timesteps_of(config.run, found))
     baseline, percentile = baseline_of(config, found, snn, source)
+    coded = encoded(config, dynamics, plan, (snn, baseline), own)
     if config.explain_plan:
-        print_plan(console, snn, plan, dynamics, timesteps, 2, len(test))
+        print_plan(console, coded.pairs[0][0], coded.plan, dynamics, timesteps, 2, len(test))
         return {}
-    optimized = network_of(found, _folder(config), snn), Genes.from_record(found)
     with Progress(console=console) as bar:
         task = bar.add_task(f"{len(test)} test images", total=2 * len(test))
         tested = compare_networks(
-            (snn, baseline),
-            optimized,
+            coded.pairs[0],
+            coded.pairs[1],
             test.images,
             test.labels,
             timesteps,
-            dynamics,
-            plan,
+            coded.dynamics,
+            coded.plan,
             lambda n: bar.update(task, advance=n),
+            cell=coded.cells,
         )
     tested = replace(tested, baseline=replace(tested.baseline, percentile=percentile))
     results = tested.to_json()
-    results |= {"energy": energy_of(snn.network, results, costs)} | {
+    network = coded.pairs[0][0].network
+    results |= {"energy": energy_of(network, results, costs)} | {
+        "encoding": config.encoding or ("rate" if has_spiking_input(network) else "constant"),
         "data": source.name,
         "network": snn.network.name,
         "weights_sha256": sha256,
@@ -156,9 +164,9 @@ def evaluate(config: EvaluateConfig) -> dict:
         "device": describe_device(),
     }
     if config.neurobench is not None:
-        pairs = {"baseline": (snn, baseline), "optimized": optimized}
+        some = np.asarray(test.images[: config.neurobench])
         results["neurobench"] = _neurobench(
-            pairs, np.asarray(test.images[: config.neurobench]), timesteps, dynamics
+            dict(zip(("baseline", "optimized"), coded.pairs)), some, timesteps, dynamics
         )
     report(config, console, tested, results)
     return results
@@ -168,8 +176,8 @@ def _early_exit(
     config: EvaluateConfig,
     console: Console,
     found: dict[str, Any],
-    snn: SNN,
-    dynamics: Dynamics,
+    ann: SNN,
+    coded: Encoded,
     source: Source,
     test: data.Dataset,
 ) -> dict[str, Any]:
@@ -177,16 +185,17 @@ def _early_exit(
     folder = config.out or _folder(config)
     held = config_beside(config.run)
     usual = config.timesteps or timesteps_of(config.run, found)
-    timesteps = usual - dynamics.silent_steps(snn.network)
+    ((snn, genes),) = coded.pairs
+    timesteps = usual - coded.dynamics.silent_steps(snn.network)
     if timesteps < 1:
         raise UserError(f"--timesteps must be above the layer delay of {snn.network.delay} steps")
     inputs = ExitInputs(
-        network_of(found, _folder(config), snn),
-        Genes.from_record(found),
         snn,
+        genes,
+        ann,
         timesteps,
-        dynamics.comparison,
-        config.plan(),
+        coded.dynamics.comparison,
+        coded.plan,
         source.load("train"),
         test,
         0 if held is None else held.seed,

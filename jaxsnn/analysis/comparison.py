@@ -15,6 +15,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe_images
 from jaxsnn.simulation.plan import Plan
@@ -99,6 +100,7 @@ def compare_networks(
     plan: Plan = Plan(),
     progress: Callable[[int], None] | None = None,
     half_full: bool = False,
+    cell: Sequence[Cell] | None = None,
 ) -> TestResult:
     """Two networks, which may have weights of their own, on all of ``images``, once; the ANN is the baseline's.
 
@@ -108,6 +110,7 @@ def compare_networks(
         labels: int (B,).
         progress: called with the number of candidates x images that have just been finished.
         half_full: compare the baseline with membranes that start half full, too.
+        cell: neurons of another kind, one for each spiking layer of either network.
     """
     rivals = [baseline, *([(baseline[0], half_full_of(baseline[1]))] if half_full else []), optimized]
     pairs: list[tuple[Observables, int]] = []
@@ -115,7 +118,15 @@ def compare_networks(
     for snn, group in itertools.groupby(rivals, key=lambda rival: rival[0]):
         genes = functools.reduce(Genes.stack, [genes for _, genes in group])
         observed, hits = observe_images(
-            snn, genes, images, labels, timesteps=timesteps, dynamics=dynamics, plan=plan, progress=progress
+            snn,
+            genes,
+            images,
+            labels,
+            timesteps=timesteps,
+            dynamics=dynamics,
+            plan=plan,
+            progress=progress,
+            cell=cell,
         )
         pairs += [(observed, candidate) for candidate in range(len(hits))]
         right += [*hits]

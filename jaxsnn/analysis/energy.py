@@ -10,10 +10,11 @@ Everything is counted by the layer that sends: ``image`` first, then each spikin
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,8 +22,11 @@ from jaxsnn.analysis.memory_energy import ann_with_memory, snn_with_memory
 from jaxsnn.analysis.operations import Activity, macs, neurons
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
+from jaxsnn.networks.spiking_input import plain_input
 from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import check_file
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -119,23 +123,30 @@ def energy_record(
     """
     kinds: dict[str, Any] = {}
     for name, costs in {**HOROWITZ, **(own or {})}.items():
-        kinds[name] = {"ann": _microjoules(ann_energy(network, costs))}
+        kinds[name] = {"ann": _microjoules(_of_ann(network, partial(ann_energy, costs=costs)))}
         kinds[name] |= {
             which: _microjoules(snn_energy(network, activity, costs)) for which, activity in activities.items()
         }
-    kinds["with memory"] = {"ann": _microjoules(ann_with_memory(network))}
+    kinds["with memory"] = {"ann": _microjoules(_of_ann(network, ann_with_memory))}
     kinds["with memory"] |= {
         which: _microjoules(snn_with_memory(network, activity)) for which, activity in activities.items()
     }
     return {
         "unit": "microjoule an image",
         "layers": ["image", *(layer.name for layer in network.spiking)],
-        "ann_macs": list(macs(network)),
+        "ann_macs": list(_of_ann(network, macs)),
         "steps": {which: activity.steps for which, activity in activities.items()},
         "picojoules": {name: asdict(costs) for name, costs in {**HOROWITZ, **(own or {})}.items()},
         "kinds": kinds,
         "totals": {name: {which: math.fsum(rows) for which, rows in kind.items()} for name, kind in kinds.items()},
     }
+
+
+def _of_ann(network: Network, count: Callable[[Network], tuple[N, ...]]) -> tuple[N | int, ...]:
+    """What is counted of the ANN, by the layer that is read: it has no neurons that send the image."""
+    ann = plain_input(network)
+    image, *rest = count(ann)
+    return (image, *([] if ann is network else [0]), *rest)
 
 
 def _microjoules(picojoules: Sequence[float]) -> list[float]:

@@ -74,7 +74,8 @@ def load_inputs(config: RunConfig, console: Console) -> Inputs:
     with telling(console, config.data) as tell:
         train = config.load("train", keep=keep, progress=tell)
         test = config.load("test", config.test_images, keep, tell)
-        snn, sha256 = load_snn(config.weights, config.network, train.images.shape[1:], console.out)
+        shape = train.images.shape[1:]
+        snn, sha256 = load_snn(config.weights, config.network, shape, console.out, config.encoding)
         check_inputs(config, snn, train, test)
         inputs = Inputs(snn, sha256, train, test, calibrated_on(config, snn, train))
     command.warn(console, *suspicions(config, inputs))

@@ -14,6 +14,7 @@ from jaxsnn.conversion.state_dicts import read_foreign
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network, Params
 from jaxsnn.networks.spiking import SNN
+from jaxsnn.networks.spiking_input import has_spiking_input, spiking_input
 from jaxsnn.networks.weights import describes_network, embedded_path, load_weights, to_device
 
 
@@ -72,11 +73,19 @@ def load_snn(
     network: str | None = None,
     image_shape: tuple[int, int, int] | None = None,
     say: Callable[[str], None] | None = None,
+    encoding: str = "constant",
 ) -> tuple[SNN, str]:
-    """The converted network of a weights file, and the file's sha256; arguments as in ``load_network``."""
+    """The converted network of a weights file, and the file's sha256; arguments as in ``load_network``.
+
+    Args:
+        encoding: of the image; "rate" puts a layer in front that sends it as spikes, where there is none yet.
+    """
     folded, params = fold(*load_network(weights, network, image_shape, say))
     path = embedded_path() if weights is None else weights
-    return SNN(folded, to_device(params)), hashlib.sha256(path.read_bytes()).hexdigest()
+    snn = SNN(folded, to_device(params))
+    if encoding == "rate" and not has_spiking_input(folded):
+        snn = spiking_input(snn)
+    return snn, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load(
@@ -153,7 +162,10 @@ def load_named(
     described = network or (None if weights else found.get("architecture"))
     if not isinstance(described, str | None):
         raise UserError(f"{where}: architecture is {described!r}, expected a name or a file")
-    snn, sha256 = load_snn(path, described, image_shape, say)
+    encoding = found.get("encoding") or "constant"
+    if encoding not in ("constant", "rate"):
+        raise UserError(f"{where}: encoding is {encoding!r}, expected constant or rate"[:500])
+    snn, sha256 = load_snn(path, described, image_shape, say, encoding)
     if weights is None and found.get("weights_sha256") not in (None, sha256):
         raise UserError(
             f"{path or 'the embedded network'} is not the file that {where} was made with: its sha256 is "

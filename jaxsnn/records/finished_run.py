@@ -90,7 +90,9 @@ def read_run(
     where = data_dir or located_folder(config.data_dir, folder)
     dataset = replace(config, data_dir=where).load(split, limit)
     path = weights or located_weights(config.weights, folder)
-    snn, sha256 = load_snn(path, located_network(config.network, folder), dataset.images.shape[1:], say)
+    snn, sha256 = load_snn(
+        path, located_network(config.network, folder), dataset.images.shape[1:], say, config.encoding
+    )
     check_data(snn.network, dataset.images, len(dataset.classes), f"{dataset.name} ({dataset.split})")
     if thresholds.get("weights_sha256") not in (None, sha256):
         raise UserError(

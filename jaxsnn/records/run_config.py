@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import data
 from data import KEPT, Dataset
@@ -67,6 +67,9 @@ class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
     for --timesteps (4), with more candidates and images; thresholds: the paper's way on the demo's scale; or a row
     of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack, cifar100-attack.
     Sets the defaults of all other options."""
+    encoding: Literal["constant", "rate"] = "constant"
+    """How the image comes in: as a constant current, or as evenly spaced spikes of a layer in front, which is
+    searched and calibrated like the others, so that weights are driven by spikes alone."""
     test_timesteps: int = TEST_TIMESTEPS["thresholds"]
     """Timesteps of the final comparison on the test images."""
     test_images: int | None = None

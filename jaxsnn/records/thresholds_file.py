@@ -7,6 +7,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.networks.spiking_input import has_spiking_input
 from jaxsnn.runtime.files import read_json
 
 GENES = ("thresholds", "v0", "leak", "baseline_thresholds", "baseline_v0", "baseline_leak")
@@ -50,4 +51,5 @@ def thresholds_record(
         "layers": [layer.name for layer in network.spiking],
         "comparison": dynamics.comparison,
         "delay": dynamics.delay,
+        **({"encoding": "rate"} if has_spiking_input(network) else {}),
     } | genes.to_record()

@@ -124,6 +124,33 @@ def test_early_exit_writes_what_it_finds_and_refuses_what_cannot_be(tmp_path):
             evaluate(replace(usual, **change))
 
 
+def test_an_image_that_comes_in_as_spikes_is_counted_with_a_layer_more(tmp_path):
+    """Each encoding from the command to its energies, and what goes with which."""
+    weights, alone = save_tiny(tmp_path), tmp_path / "mine.json"
+    alone.write_text(json.dumps({"thresholds": [0.5, 0.5], "baseline_thresholds": [1.0, 1.0], "delay": "none"}))
+    usual = EvaluateConfig(alone, weights=weights, images=6, timesteps=3, backend="xla", block=1)
+    found = {
+        name: evaluate(replace(usual, encoding=name, backend="auto" if name == "poisson" else "xla"))
+        for name in (None, "constant", "rate", "poisson")
+    }
+    assert [one["encoding"] for one in found.values()] == ["constant", "constant", "rate", "poisson"]
+    assert found[None] == found["constant"]
+    for name in ("rate", "poisson"):
+        one = found[name]
+        assert len(one["optimized"]["spikes_per_image_by_layer"]) == 3 and one["delay_steps"] == 3
+        assert one["ann_accuracy"] == found[None]["ann_accuracy"]
+        assert one["energy"]["totals"]["INT8"]["ann"] == found[None]["energy"]["totals"]["INT8"]["ann"]
+        # one spike at most for each pixel's channel and step
+        assert 0 < one["optimized"]["spikes_per_image_by_layer"][0] <= 3 * 32 * 32 * 3
+    for change, sentence in (
+        ({"precision": "int8"}, "random spikes are drawn by XLA, in float32"),
+        ({"early_exit": True}, "--early-exit and --neurobench know no random spikes"),
+        ({"backend": "events"}, "random spikes are drawn by XLA, in float32"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            evaluate(replace(usual, encoding="poisson", **{"backend": "auto"} | change))
+
+
 def test_a_run_that_is_not_there_is_asked_for_as_what_it_may_be(tmp_path):
     with pytest.raises(UserError, match="RUN does not exist: give the folder of a run, or a file of thresholds"):
         evaluate(EvaluateConfig(tmp_path / "RUN"))
