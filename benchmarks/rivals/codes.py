@@ -14,10 +14,10 @@ import numpy as np
 
 from benchmarks.few.task import Converted, Task
 from benchmarks.rivals.norms import robust_thresholds
-from benchmarks.rivals.spike_norm import largest_input
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.channels import of_genes
 from jaxsnn.networks.spiking import Genes
+from jaxsnn.networks.spiking_input import largest_input
 from jaxsnn.simulation.cells.burst import Burst, Several
 from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.cells.phase import Bits, Phase

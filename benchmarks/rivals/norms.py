@@ -13,10 +13,10 @@ import numpy as np
 
 from benchmarks.few.layerwise import ann_sums
 from benchmarks.few.task import Converted, Task, alike
-from benchmarks.rivals.spike_norm import largest_input
 from jaxsnn.conversion.channels import can_bias, of_genes
 from jaxsnn.networks.description import layer_shapes
 from jaxsnn.networks.spiking import Genes
+from jaxsnn.networks.spiking_input import largest_input
 from jaxsnn.simulation.cells.leaky import Leaky
 from jaxsnn.simulation.cells.poisson import Poisson
 

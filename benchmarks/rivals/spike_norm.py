@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.few.task import Converted, Task
 from jaxsnn.conversion.channels import of_genes
-from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.networks.spiking_input import largest_input
 from jaxsnn.simulation.cells.cell import Fired
 from jaxsnn.simulation.cells.leaky import Leaky
 from jaxsnn.simulation.cells.poisson import Poisson
@@ -46,12 +46,6 @@ class Peak(Leaky):
     def step(self, state, drive, theta, leak, t) -> Fired:
         fired = super().step(state[0], drive, theta, leak, t)
         return fired._replace(state=(fired.state, jnp.maximum(state[1], drive)))
-
-
-def largest_input(network: Network) -> float:
-    """The largest absolute value of a normalised pixel."""
-    mean, std = np.array(network.mean), np.array(network.std)
-    return float(np.maximum(mean / std, (1 - mean) / std).max())
 
 
 def spike_norm(task: Task) -> np.ndarray:

@@ -22,11 +22,12 @@ import numpy as np
 
 from benchmarks.few.task import Converted
 from benchmarks.rivals.descent import Effort, fit_spiking
-from benchmarks.rivals.spike_norm import largest_input, spike_norm
+from benchmarks.rivals.spike_norm import spike_norm
 from benchmarks.rivals.system import Job
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.channels import of_genes
 from jaxsnn.networks.spiking import Genes
+from jaxsnn.networks.spiking_input import largest_input
 from jaxsnn.simulation.cells.leaky import Leaky
 from jaxsnn.simulation.cells.poisson import Poisson
 from jaxsnn.simulation.cells.unroll import per_layer

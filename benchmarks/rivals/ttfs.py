@@ -17,7 +17,6 @@ import numpy as np
 
 from benchmarks.few.task import Converted, Seen
 from benchmarks.rivals.norms import robust_thresholds
-from benchmarks.rivals.spike_norm import largest_input
 from benchmarks.rivals.system import Job
 from jaxsnn.conversion.channels import of_genes
 from jaxsnn.networks.description import Edge, Network, run
@@ -25,6 +24,7 @@ from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.forward import preprocess
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.spiking import Genes
+from jaxsnn.networks.spiking_input import largest_input
 from jaxsnn.simulation.cells.unroll import pixel_counts
 
 BATCH = 100
