@@ -38,6 +38,7 @@ def main(
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         check_spaces(config_type, sys.argv[1:])
+        check_values(config_type, sys.argv[1:])
         config = tyro.cli(config_type, prog=f"python -m {name}") if parse is None else parse()
         debug = getattr(config, "debug", False)
         keep_compiled()
@@ -86,6 +87,23 @@ def check_spaces(config_type: type, arguments: Sequence[str]) -> None:
             raise UserError(f"{option} is {part!r}: write it without spaces, several values as several words")
         if not _has(kind, tuple):
             option = ""
+
+
+def check_values(config_type: type, arguments: Sequence[str]) -> None:
+    """Raise ``UserError`` where an option that takes several values is given none, which would say nothing."""
+    hints = get_type_hints(config_type)
+    for part, after in zip(arguments, [*arguments[1:], "--"]):
+        kind = hints.get(part[2:].replace("-", "_")) if part.startswith("--") else None
+        if kind is not None and _has(kind, tuple) and after.startswith("--"):
+            choices = ", ".join(map(str, _choices(kind)))
+            raise UserError(f"{part} has no value: {f'give some of {choices}' if choices else 'give one'}")
+
+
+def _choices(kind: Any) -> tuple:
+    """The literals in a type."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return tuple(choice for part in get_args(kind) for choice in _choices(part))
 
 
 def _has(kind: Any, *wanted: type) -> bool:

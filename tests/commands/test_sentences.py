@@ -118,9 +118,14 @@ def test_ctrl_c_while_modules_are_imported_ends_without_a_traceback(code, tmp_pa
         (["--mutation", "0.5", "1 0"], "--mutation is '1 0': write it without spaces, several values as several"),
         (["--search", "threshold v0"], "--search is 'threshold v0': write it without spaces, several values as"),
         (["--backend", "xla "], "--backend is 'xla ': write it without spaces"),
+        (["--objectives"], "--objectives has no value: give some of accuracy, divergence, latency, energy"),
+        (["--search", "--seed", "1"], "--search has no value: give some of threshold, v0, leak"),
+        (["--front-timesteps", "--seed", "1"], "--front-timesteps has no value: give one"),
     ],
 )
-def test_a_value_with_a_space_is_refused_in_a_sentence(arguments, message, monkeypatch, capsys):
+def test_a_value_with_a_space_or_none_where_there_should_be_some_is_refused_in_a_sentence(
+    arguments, message, monkeypatch, capsys
+):
     monkeypatch.setattr(sys, "argv", ["-m", *arguments])
     with pytest.raises(SystemExit) as ended:
         command.main(OptimizeConfig, fails(AssertionError("it was started")), "jaxsnn.optimize")
