@@ -28,8 +28,10 @@ import data
 from benchmarks import command
 from jaxsnn.cli.options import DataOptions, DebugOptions, WeightsOptions
 from jaxsnn.conversion.loading import load_snn
+from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.records.calibrated_network import load_start, save_start
 from jaxsnn.runtime.checks import at_least, in_range
 from jaxsnn.runtime.files import plain, read_json, write_json
 from jaxsnn.search.front import make_front, volume
@@ -58,6 +60,7 @@ class FrontierConfig(DataOptions, WeightsOptions, DebugOptions):
     generations: int = 8
     images: int = 128
     """Training images of an evaluation, in every way."""
+    calibration_images: int = 512
     timesteps: tuple[int, ...] = (2, 4, 8, 16)
     gammas: tuple[float, ...] = (20.0, 100.0, 500.0, 2500.0)
     """Weights of the final accuracy in eq. 11, for the paper's way."""
@@ -73,6 +76,16 @@ class Task:
     train: data.Dataset
     test: data.Dataset
 
+    def start(self, seed: int, timesteps: int) -> Start:
+        """The network calibrated for so many steps, the same for all ways, kept beside the results."""
+        folder, name = self.config.json.with_suffix(".calibrated"), f"{seed}-{timesteps}.safetensors"
+        found = load_start(folder, self.snn, name)
+        if found is None:
+            found = calibrated_start(replace(self.settings(seed), timesteps=timesteps), self.snn, self.train)
+            folder.mkdir(exist_ok=True)
+            save_start(folder, found, name)
+        return found
+
     def settings(self, seed: int) -> SearchSettings:
         config = self.config
         return replace(
@@ -82,6 +95,7 @@ class Task:
             generations=config.generations,
             images=config.images,
             final_images=max(256, config.images),
+            calibration_images=config.calibration_images,
             front_timesteps=config.timesteps,
         )
 
@@ -110,10 +124,7 @@ class Task:
 def frontier(task: Task, seed: int) -> tuple[np.ndarray, int]:
     """One search; points, and evaluations x images it took."""
     settings = replace(task.settings(seed), objectives=OBJECTIVES)
-    starts = {
-        steps: calibrated_start(replace(settings, timesteps=steps), task.snn, task.train)
-        for steps in task.config.timesteps
-    }
+    starts = {steps: task.start(seed, steps) for steps in task.config.timesteps}
     front = make_front(settings, starts, task.train, PLAN)
     *_, (generation, _, _) = front.generations(front.engine.init(seed))
     vectors, _, judged = front.final(generation)
@@ -129,7 +140,7 @@ def calibrated(task: Task, seed: int) -> tuple[np.ndarray, int]:
     found, spent = [], 0
     for steps in task.config.timesteps:
         settings = replace(task.divided(seed, len(task.config.timesteps)), timesteps=steps)
-        start = calibrated_start(settings, task.snn, task.train)
+        start = task.start(seed, steps)
         job = make_job(settings, task.snn, task.train, None, start=start, plan=PLAN)
         last = job.last()
         leaders, judged = job.final(last)
@@ -151,6 +162,7 @@ def paper(task: Task, seed: int) -> tuple[np.ndarray, int]:
             generations=divided.generations,
             images=divided.images,
             final_images=divided.final_images,
+            calibration_images=divided.calibration_images,
         )
         job = make_job(settings, task.snn, task.train, calibrated_on(settings, task.snn, task.train), plan=PLAN)
         last = job.last()
@@ -171,7 +183,9 @@ WAYS: dict[str, Callable[[Task, int], tuple[np.ndarray, int]]] = {
 
 def main(config: FrontierConfig) -> None:
     """Run what is missing; with all there, print hypervolumes."""
-    at_least(config, seeds=1, population=4, generations=1, images=1, timesteps=1, test_images=1)
+    at_least(
+        config, seeds=1, population=4, generations=1, images=1, calibration_images=1, timesteps=1, test_images=1
+    )
     in_range(config, "(0, inf)", "minutes", "gammas")
     console, began = Console(), time.monotonic()
     settings = {
