@@ -98,18 +98,17 @@ def frontier_table(frontier: Frontier) -> Table:
 def frontier_figure(frontier: Frontier, path: Path) -> None:
     """Accuracy of every point over each other objective, with its 95 % interval, and its number beside it."""
     names = measured_axes(frontier)
+    intervals = [[100 * end for end in wilson(point.accuracy, frontier.test_images)] for point in frontier.points]
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             1, len(names), figsize=(1.6 + 3.6 * len(names), 3.8), sharey=True, squeeze=False, layout="constrained"
         )
         for axes, name in zip(panels[0], names):
             words, value = AXES[name]
-            for number, point in enumerate(frontier.points, 1):
+            for point, (low, high) in zip(frontier.points, intervals):
                 x, y = value(frontier, point), 100 * point.accuracy
-                low, high = (100 * end for end in wilson(point.accuracy, frontier.test_images))
                 color = BASELINE if point.start else OPTIMIZED
                 axes.errorbar(x, y, [[y - low], [high - y]], color=color, marker="o", markersize=5, elinewidth=1)
-                axes.annotate(str(number), (x, y), xytext=(4, -10), textcoords="offset points", fontsize=7)
             axes.axhline(100 * frontier.ann_accuracy, color=ANN, linewidth=1, linestyle=":")
             axes.set_xlabel(words)
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=name == "latency", min_n_ticks=1))
@@ -121,7 +120,46 @@ def frontier_figure(frontier: Frontier, path: Path) -> None:
         ann = f"ANN, {100 * frontier.ann_accuracy:.2f} %"
         handles.append(Line2D([], [], color=ANN, linestyle=":", label=ann))
         figure.legend(handles=handles, fontsize=8, ncols=3, loc="outside upper left", frameon=False)
+        figure.draw_without_rendering()  # so that places are final
+        for axes, name in zip(panels[0], names):
+            xs = [AXES[name][1](frontier, point) for point in frontier.points]
+            marks, *ends = (
+                [*zip(xs, values)]
+                for values in ([100 * point.accuracy for point in frontier.points], *zip(*intervals))
+            )
+            places, low, high = (axes.transData.transform(part) * 72 / figure.dpi for part in (marks, *ends))
+            offsets = number_offsets(places, np.stack([low[:, 1], high[:, 1]], 1))
+            for number, (mark, offset) in enumerate(zip(marks, offsets), 1):
+                axes.annotate(str(number), mark, xytext=offset, textcoords="offset points", fontsize=7)
         save(figure, path)
+
+
+def number_offsets(places: np.ndarray, bars: np.ndarray) -> list[tuple[float, float]]:
+    """Where the number of each point goes, from it, so that as few as can be cover a point, a bar or another.
+
+    Args:
+        places: (N, 2) of the points, in typographic points; ``bars`` (N, 2), where theirs begin and end.
+    """
+    found = [(0.0, 0.0)] * len(places)
+    boxes = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    boxes += [(x - 0.5, low, x + 0.5, high) for (x, _), (low, high) in zip(places, bars)]
+    for index in np.lexsort(places.T):  # from below, so that numbers are in the order of their points
+        x, y = places[index]
+        width, height = 4.5 * len(str(index + 1)), 6.0
+        # beside the point, a little higher or lower, then on the other side
+        wishes = [(side, up) for side in (5.0, -5.0 - width) for up in (-3.0, 0.0, -6.0, 3.0, -9.0, 7.0, -13.0)]
+        free = (
+            (right, up)
+            for right, up in wishes
+            if all(
+                x + right + width <= box[0] or x + right >= box[2] or y + up + height <= box[1] or y + up >= box[3]
+                for box in boxes
+            )
+        )
+        right, up = next(free, wishes[0])
+        boxes.append((x + right, y + up, x + right + width, y + up + height))
+        found[index] = (right, up)
+    return found
 
 
 def volume_figure(rows: Sequence[dict], path: Path) -> None:

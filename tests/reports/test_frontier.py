@@ -1,14 +1,23 @@
 """The table, the figures and the page of a frontier show every point, and text from files is no markup."""
 
+import itertools
 import re
 from html.parser import HTMLParser
 from io import StringIO
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from helpers.frontiers import frontier_of, write_frontier
-from jaxsnn.reports.frontier import build_page, frontier_figure, frontier_table, volume_figure, write_page
+from jaxsnn.reports.frontier import (
+    build_page,
+    frontier_figure,
+    frontier_table,
+    number_offsets,
+    volume_figure,
+    write_page,
+)
 
 
 class Page(HTMLParser):
@@ -57,6 +66,18 @@ def test_the_table_fits_eighty_columns():
     console.print(frontier_table(frontier_of(3)))
     text = console.export_text()
     assert "as calibrated" in text and "58.00 %" in text and "…" not in text
+
+
+def test_numbers_of_points_that_are_close_lie_beside_each_other_in_their_order():
+    places = np.array([[0, 0], [1, 2], [1, 5], [40, 0], [46, 1]], float)
+    bars = np.stack([places[:, 1] - 20, places[:, 1] + 20], 1)
+    offsets = np.array(number_offsets(places, bars))
+    corners = places + offsets
+    for one, other in itertools.combinations(corners, 2):
+        assert abs(one[0] - other[0]) >= 4.5 or abs(one[1] - other[1]) >= 6
+    assert (np.diff(corners[:3, 1]) > 0).all() and offsets[4].tolist() == [5.0, -3.0]
+    for corner in corners:  # no number lies on a bar
+        assert not ((corner[0] < places[:, 0]) & (places[:, 0] < corner[0] + 4.5)).any()
 
 
 def test_the_figures_are_drawn(tmp_path):
