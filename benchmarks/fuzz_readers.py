@@ -189,7 +189,33 @@ def _of_reports(folder: Path) -> dict[str, Target]:
     images = EvaluateConfig(run=run)
     read = beside("config.json", lambda: source_of(images), lambda found, content: None)
     found["images of a run"] = Target(read, [whole["config.json"].encode()], "json", 0.3)
-    return found
+    return found | _of_frontiers(folder)
+
+
+def _of_frontiers(folder: Path) -> dict[str, Target]:
+    """The points of a search with several objectives, and the page on them."""
+    from jaxsnn.records.frontier import NAME, read_frontier, thresholds_of
+    from jaxsnn.reports.frontier import build_page
+    from tests.helpers.frontiers import frontier_of, write_frontier
+
+    run = folder / "frontier"
+    run.mkdir(exist_ok=True)
+    write_frontier(run, frontier_of(2))
+    example = [(run / NAME).read_bytes()]
+
+    def is_page(found: str, content: bytes) -> None:
+        if SCRIPT in found:
+            raise Finding("a text of the file is markup in the page")
+
+    return {
+        "points": Target(of_path(lambda path: thresholds_of(path.parent, 2), run / NAME), example, "json", 0.3),
+        "page of points": Target(
+            of_path(lambda path: build_page(run, read_frontier(run), "a title"), run / NAME, is_page),
+            example,
+            "json",
+            0.3,
+        ),
+    }
 
 
 def _of_weights(folder: Path) -> dict[str, Target]:

@@ -125,9 +125,14 @@ def read_frontier(folder: Path) -> Frontier:
     points = tuple(Point.from_json(row) for row in found.list_of_entries("points"))
     if not points:
         raise found.wrong("points", "at least one")
+    kind = found.text("energy_kind")
+    if not all(kind in point.energy for point in points):
+        raise found.wrong("energy_kind", "one that every point has the energy of")
+    if any(len(point.spikes) != len(names["layers"]) for point in points):
+        raise found.wrong("layers", "as many as points have thresholds")
     return Frontier(
         names["objectives"],
-        found.text("energy_kind"),
+        kind,
         found.text("delay"),
         found.share("ann_accuracy"),
         found.count("test_images", 1),

@@ -49,6 +49,11 @@ def test_a_run_without_a_frontier_and_a_damaged_one_are_named(tmp_path):
         ({"points": [good["points"][0] | {"timesteps": 0}]}, "expected a whole number of at least 1"),
         ({"points": [good["points"][0] | {"v0": [0.1]}]}, "v0 has 1 entries, expected 2"),
         ({"points": [good["points"][0] | {"energy": {"INT8": None}}]}, "INT8 is None, expected a finite number"),
+        (
+            {"points": [good["points"][0] | {"energy": {"FP32": 1.0}}]},
+            "energy_kind is 'INT8', expected one that every",
+        ),
+        ({"layers": ["one"]}, "expected as many as points have thresholds"),
     ]
     for change, sentence in wrong:
         (tmp_path / "frontier.json").write_text(json.dumps(good | change))
