@@ -28,6 +28,9 @@ AXES: dict[str, tuple[str, Callable[[Frontier, Point], float]]] = {
 }
 """What accuracy is drawn over: an objective's words and its value."""
 
+WORDS = {"accuracy": "wrong answers", "latency": "timesteps"}
+"""Objectives whose names say less than what is counted."""
+
 SCRIPT = """
 const show = n => { document.querySelectorAll('[data-point]').forEach(
   e => e.classList.toggle('chosen', e.dataset.point === n));
@@ -38,7 +41,7 @@ document.querySelectorAll('[data-point]').forEach(e => {
 
 PICK_STYLE = """
 svg { width: 100%; height: auto; display: block; }
-svg text { fill: var(--quiet); font-size: 12px; }
+svg text { fill: var(--quiet); font-size: 15px; }
 svg line { stroke: var(--line); }
 svg .bar { stroke: var(--quiet); }
 svg circle { fill: var(--strong); fill-opacity: 0.55; cursor: pointer; }
@@ -47,10 +50,18 @@ svg circle.chosen, svg circle:focus { fill: #c44e52; fill-opacity: 1; outline: n
 tr[data-point] { cursor: pointer; }
 tr.chosen td { font-weight: 600; color: #c44e52; }
 code { overflow-wrap: anywhere; }
+.pick { display: grid; grid-template-columns: minmax(0, 3fr) minmax(0, 2fr); gap: 1.5rem; }
+.details { position: sticky; top: 1rem; align-self: start; max-height: 96vh; overflow: auto; }
+.details h3 { margin-top: 0; }
+.details table { font-size: 0.9rem; }
+@media (max-width: 50rem) { .pick { display: block; }
+  .details { top: auto; bottom: 0; max-height: 45vh; background: var(--card);
+    border-top: 1px solid var(--line); padding-top: 0.5rem; } }
 @media (max-width: 40rem) { svg text { font-size: 20px; } }
 """
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 300, 56, 40
+WIDTH, HEIGHT, LEFT, BOTTOM = 640, 330, 66, 56
+MOST_TICKS = 8
 
 
 def measured_axes(frontier: Frontier) -> list[str]:
@@ -111,7 +122,9 @@ def frontier_figure(frontier: Frontier, path: Path) -> None:
                 axes.errorbar(x, y, [[y - low], [high - y]], color=color, marker="o", markersize=5, elinewidth=1)
             axes.axhline(100 * frontier.ann_accuracy, color=ANN, linewidth=1, linestyle=":")
             axes.set_xlabel(words)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=name == "latency", min_n_ticks=1))
+            axes.set_xticks(
+                _ticks(name, np.array([value(frontier, one) for one in frontier.points]), *axes.get_xlim())
+            )
         panels[0][0].set_ylabel(f"accuracy on {frontier.test_images:,} test images [%]")
         handles = [
             Line2D([], [], color=color, marker="o", linestyle="", label=label)
@@ -190,8 +203,9 @@ def build_page(folder: Path, frontier: Frontier, title: str) -> str:
             "Move over a point, or press it, to see what it is. On training images none is beaten by another in "
             "every objective. Bars are 95 % intervals on test images; grey points are networks as calibrated."
         )
-        + charts
+        + f'<div class="pick"><div>{charts}</div><div class="details">'
         + "".join(_detail(folder, frontier, n, point) for n, point in enumerate(frontier.points, 1))
+        + "</div></div>"
     )
     rows = [row_of(frontier, n, point) for n, point in enumerate(frontier.points, 1)]
     table = html.table(headings_of(frontier), rows, numbers=range(7))
@@ -227,11 +241,10 @@ def _chart(frontier: Frontier, name: str) -> str:
             y = up(tick / 100)
             parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:g} %</text>')
-    for tick in MaxNLocator(6, integer=name == "latency", min_n_ticks=1).tick_values(left, right):
-        if left <= tick <= right:
-            parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - 22}" text-anchor="middle">{tick:g}</text>')
+    for tick in _ticks(name, xs, left, right):
+        parts.append(f'<text x="{across(tick):.1f}" y="{HEIGHT - 34}" text-anchor="middle">{tick:g}</text>')
     middle = (LEFT + WIDTH) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(words)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(words)}</text>')
     ann = up(frontier.ann_accuracy)
     span = f'x1="{LEFT}" x2="{WIDTH - 10}" y1="{ann:.1f}" y2="{ann:.1f}"'
     parts.append(f'<line class="bar" stroke-dasharray="2 4" {span}/>')
@@ -247,6 +260,15 @@ def _chart(frontier: Frontier, name: str) -> str:
     return "".join(parts) + "</svg>"
 
 
+def _ticks(name: str, xs: np.ndarray, left: float, right: float) -> list[float]:
+    """What an axis is marked with: timesteps where there are points, as far as there is room."""
+    own = np.unique(xs)
+    if name == "latency" and len(own) <= MOST_TICKS:
+        return own.tolist()
+    ticks = MaxNLocator(6, integer=name == "latency", min_n_ticks=1).tick_values(left, right)
+    return [tick for tick in ticks if left <= tick <= right]
+
+
 def _padded(low: float, high: float) -> tuple[float, float]:
     room = 0.06 * (high - low) or 0.06 * max(abs(high), 1e-9)
     return low - room, high + room
@@ -257,8 +279,9 @@ def _detail(folder: Path, frontier: Frontier, number: int, point: Point) -> str:
     spikes = [(layer, f"{count:,.0f}") for layer, count in zip(frontier.layers, point.spikes)]
     energies = [(kind, f"{value:,.3f}") for kind, value in point.energy.items()]
     place = shlex.quote(str(folder))
-    facts = ", ".join(row_of(frontier, number, point)[2:4])
-    training = ", ".join(f"{name} {value:.4g}" for name, value in point.training.items())
+    correct, interval, energy = row_of(frontier, number, point)[2:5]
+    facts = f"{correct} ({interval}), {energy} uJ {frontier.energy_kind}"
+    training = ", ".join(f"{WORDS.get(name, name)} {value:.4g}" for name, value in point.training.items())
     return (
         f'<div class="detail" id="point-{number}"{"" if number == 1 else " hidden"}>'
         f"<h3>Point {number}: {point.timesteps} timesteps, {escape(facts)}</h3>"
@@ -266,6 +289,6 @@ def _detail(folder: Path, frontier: Frontier, number: int, point: Point) -> str:
         f"<code>python -m jaxsnn.export {escape(place)} --point {number} --to nir</code></p>"
         + html.quiet(f"Objectives on training images, less is better: {training}.")
         + html.table(("arithmetic", "microjoules an image"), energies, numbers=(1,))
-        + html.details("Spikes of each layer", html.table(("layer", "spikes an image"), spikes, numbers=(1,)))
+        + html.table(("layer", "spikes an image"), spikes, numbers=(1,))
         + "</div>"
     )

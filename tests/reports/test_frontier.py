@@ -54,7 +54,7 @@ def test_the_page_has_every_point_in_every_chart_the_table_and_the_details(tmp_p
     assert "a &amp; b" in text and "conv &lt;1&gt;" in text and "conv <1>" not in text
     assert f"jaxsnn.export {tmp_path} --point {count} --to nir" in text
     places = re.findall(r'<circle[^>]* cx="([\d.]+)" cy="([\d.]+)"', text)
-    assert all(0 <= float(x) <= 640 and 0 <= float(y) <= 300 for x, y in places)
+    assert all(0 <= float(x) <= 640 and 0 <= float(y) <= 330 for x, y in places)
 
 
 def test_a_page_without_history_is_whole(tmp_path):
