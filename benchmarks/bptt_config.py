@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from jaxsnn.cli.options import DebugOptions
-from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, in_range
 
 
@@ -67,8 +66,6 @@ def check(config: Config) -> None:
     """Raise ``UserError`` for settings that cannot be; those of the runs are checked by their commands."""
     at_least(config, side=1, classes=1, measure_side=1, repeats=1, unrolled=1)
     in_range(config, "(0, inf)", "memory")
-    if not config.unrolled:
-        raise UserError("--unrolled needs one number of timesteps at least")
 
 
 def sizes(config: Config) -> list[str]:

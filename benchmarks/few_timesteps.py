@@ -268,8 +268,6 @@ def main(config: Config) -> dict[str, Any]:
     at_least(config, timesteps=1, seeds=1, images=1, test_images=1, ltb_batches=1, ftbc_rounds=1)
     at_least(config, distillation=0, distillation_batch=1)
     at_most(config, timesteps=MOST_TIMESTEPS)
-    if not config.timesteps:
-        raise UserError("--timesteps needs one number at least")
     wanted = chosen(config)
     console = Console()
     inputs = load(config, console)

@@ -8,7 +8,7 @@ import data
 from benchmarks.contenders import entries
 from jaxsnn.cli.options import DebugOptions
 from jaxsnn.errors import UserError
-from jaxsnn.runtime.checks import at_least, in_range, named
+from jaxsnn.runtime.checks import at_least, in_range
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,6 @@ class ThroughputConfig(DebugOptions):
             UserError: options that make no sense, files or contenders that do not exist.
             data.DataError: images that do not exist.
         """
-        for name in ("population", "timesteps", "batches", "scales"):
-            if not getattr(self, name):
-                raise UserError(f"{named(self, name)} needs one number at least")
         at_least(self, population=1, timesteps=1, batches=1, images=1, rounds=1)
         at_least(self, peer_images=1, peer_timesteps=1, peer_population=1, seed=0)
         in_range(self, "(0, inf)", "scales")

@@ -205,8 +205,6 @@ def main(config: Config) -> dict[str, Any]:
     at_least(config, test_images=1, ltb_batches=1, ftbc_rounds=1, epochs=1)
     at_most(config, timesteps=MOST_TIMESTEPS)
     in_range(config, "(0, inf)", "minutes")
-    if not config.timesteps:
-        raise UserError("--timesteps needs one number at least")
     systems = chosen(config)
     console = Console()
     inputs = load(config, console)
