@@ -9,13 +9,21 @@ import data
 import jaxsnn
 
 
-def main(generations: int = 6, test_images: int = 500, out: Path = Path("quickstart.png")) -> None:
+def main(
+    generations: int = 6, test_images: int = 500, limit_images: int = 500, out: Path = Path("quickstart.png")
+) -> None:
     """Draw the accuracy over time of one network with three settings of its neurons."""
     train, test = data.load("embedded", "train"), data.load("embedded", "test", limit=test_images)
     snn = jaxsnn.load()
     activations = jaxsnn.percentiles(snn, train.images[:200])
     search = jaxsnn.evolve(
-        snn, train, calibration=activations, population=8, generations=generations, images=80, limit_images=500
+        snn,
+        train,
+        calibration=activations,
+        population=8,
+        generations=generations,
+        images=80,
+        limit_images=limit_images,
     )
     for generation in search:
         print(f"generation {generation.number}: lowest cost {generation.best.cost:.1f}")

@@ -15,7 +15,7 @@ SMALL = {
     "own_cost": {"generations": 1, "images": 10},
     "own_neuron": {"images": 4, "timesteps": 2},
     "own_pytorch_network": {"epochs": 1, "images": 100},
-    "quickstart": {"generations": 1, "test_images": 20},
+    "quickstart": {"generations": 1, "test_images": 20, "limit_images": 40},
     "simulator_alone": {"points": 2, "images": 20},
 }
 MOST_BYTES = 60_000
@@ -67,8 +67,10 @@ def test_python_in_the_readme(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     for usual, small in (
         ('"test")', '"test", limit=20)'),
-        ("generations=12, images=80", "generations=1, images=8"),
-        ("generations=6, images=128", "generations=1, images=8"),
+        ("population=12, generations=12, images=80", "population=4, generations=1, images=8, limit_images=40"),
+        ("population=12, generations=6, images=128", "population=4, generations=1, images=8"),
+        ("train.images[:500]", "train.images[:40]"),
+        ("train.images[:512]", "train.images[:40]"),
         ("timesteps=8)  #", "timesteps=2, sweeps=1, reconstruct=False)  #"),
     ):
         assert block.count(usual) == 1

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 
 SEARCH = {
     "population": "5",
-    "generations": "12",
+    "generations": "30",
     "images": "21",
     "final-images": "21",
     "finalists": "2",
@@ -49,11 +50,11 @@ OPTIONS = [part for name, value in SEARCH.items() for part in (f"--{name}", valu
 PROGRAM = ("-m", "jaxsnn.optimize")
 
 
-def start(
-    folder: Path, *more: str, processes: int = 2, others: tuple[str, ...] = (), program=PROGRAM
+def processes_of(
+    weights: Path, folder: Path, processes: int = 2, others: tuple[str, ...] = (), program=PROGRAM
 ) -> list[subprocess.Popen]:
     """Processes of one search, all of them but the first with the options ``others`` behind."""
-    command = [sys.executable, *program, *OPTIONS, "--out", str(folder), *more]
+    command = [sys.executable, *program, *OPTIONS, "--weights", str(weights), "--out", str(folder)]
     joined = ["--coordinator", f"localhost:{free_port()}", "--processes", str(processes), "--process-id"]
     return [
         subprocess.Popen(
@@ -79,14 +80,20 @@ def until(folder: Path, generation: int, child: subprocess.Popen) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> dict:
+def start(tiny):
+    """Of a tiny network: its layers are calibrated, reconstructed and searched as any others, in seconds."""
+    return partial(processes_of, tiny)
+
+
+@pytest.fixture(scope="module")
+def alone(start, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("alone")
     assert [code for code, _ in ended(start(folder, processes=1))] == [0]
     return outcome(folder)
 
 
 @pytest.mark.slow
-def test_two_processes_end_as_one_and_only_the_first_writes_and_speaks(alone, tmp_path):
+def test_two_processes_end_as_one_and_only_the_first_writes_and_speaks(start, alone, tmp_path):
     (first, said), (second, silent) = ended(start(tmp_path / "run"))
     assert (first, second) == (0, 0), said + silent
     assert outcome(tmp_path / "run") == alone
@@ -96,7 +103,7 @@ def test_two_processes_end_as_one_and_only_the_first_writes_and_speaks(alone, tm
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_ends_both_with_a_checkpoint_from_which_one_goes_on_alone(alone, tmp_path):
+def test_sigterm_to_one_ends_both_with_a_checkpoint_from_which_one_goes_on_alone(start, alone, tmp_path):
     folder = tmp_path / "run"
     children = start(folder)
     until(folder, 2, children[0])
@@ -110,7 +117,7 @@ def test_sigterm_to_one_ends_both_with_a_checkpoint_from_which_one_goes_on_alone
 
 
 @pytest.mark.slow
-def test_one_process_that_is_killed_ends_the_other_with_a_sentence(tmp_path):
+def test_one_process_that_is_killed_ends_the_other_with_a_sentence(start, tmp_path):
     folder = tmp_path / "run"
     children = start(folder)
     until(folder, 2, children[0])
@@ -136,7 +143,7 @@ command.main(optimize.OptimizeConfig, optimize.optimize, "jaxsnn.optimize", opti
 
 
 @pytest.mark.slow
-def test_a_fault_in_one_process_does_not_let_the_others_wait(tmp_path):
+def test_a_fault_in_one_process_does_not_let_the_others_wait(start, tmp_path):
     """It shows its traceback and is gone at once; the other says so, long before its patience ends."""
     children = start(tmp_path / "run", program=("-c", FAULT))
     assert children[1].stdout is not None
@@ -150,7 +157,7 @@ def test_a_fault_in_one_process_does_not_let_the_others_wait(tmp_path):
 
 
 @pytest.mark.slow
-def test_processes_that_differ_or_fail_end_together(tmp_path):
+def test_processes_that_differ_or_fail_end_together(start, tmp_path):
     results = ended(start(tmp_path / "run", others=("--seed", "7")))
     assert [code for code, _ in results] == [2, 2]
     for _, said in results:
