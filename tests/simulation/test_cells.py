@@ -179,6 +179,8 @@ def test_refractory_neurons_step_as_their_equations_and_fire_at_their_rate():
     rate = 1 / (2 + 20 * np.log1p(theta / (10 * constant)))
     assert np.abs(total - rate * steps).max() < 1.2
     assert np.isclose(float(worth) / (2 + 20 * np.log1p(0.1)), theta)
+    at_its_threshold = cell.step(cell.init(jnp.ones(1), jnp.ones(1)), jnp.zeros(1), jnp.ones(1), None, None)
+    assert not at_its_threshold.spikes.any()
 
 
 def _refractory_spikes(drives, theta):
