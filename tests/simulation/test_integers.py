@@ -7,9 +7,9 @@ from helpers.integer_reference import integer_reference
 from helpers.networks import BACKENDS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
-from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, Layer, Network
+from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.simulation.integers import _check_range, _check_size, quantize
+from jaxsnn.simulation.integers import _check_range, _check_size, _reach, quantize
 from jaxsnn.simulation.observe import observe, observe_images
 from jaxsnn.simulation.plan import Plan
 
@@ -128,6 +128,9 @@ def test_ranges_are_held_to_the_last_integer():
     check(layer, 2**24 - 1, 1, 0, 1)
     check(layer, 5, 3, -7, (2**31 - 1) // 22)  # 3 x 5 by spikes and 7 by the bias in each step
     check(image, (2**24 - 1) / 255 / integers.pixel, 1000, 0, 2)  # whose sums are in the layer's unit
+    kernels = {"c.kernel": np.array([[[[1.0, -2], [3, 4]]]])}  # of channel 0 |1| + |3|, of channel 1 |-2| + |4|
+    chains = ((), (AvgPool(2),), (Conv("c", 2, 1),), (Conv("c", 2, 1), AvgPool(2)))
+    assert [_reach(Edge(0, ops), kernels, (4, 4, 2)) for ops in chains] == [1, 4, 6, 24]
     with pytest.raises(UserError, match="layer conv2 has too many weights to sum exactly"):
         check(layer, 2**24, 1, 0, 1)
     with pytest.raises(UserError, match="layer conv1 has too many weights"):
