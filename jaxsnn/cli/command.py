@@ -20,6 +20,7 @@ from jaxsnn.cli.sentences import printable, sentence_of
 from jaxsnn.errors import UserError
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.compile_cache import keep_compiled
+from jaxsnn.runtime.memory import few_addresses
 
 T = TypeVar("T")
 PAUSE = 0.05
@@ -42,6 +43,11 @@ def main(
         config = tyro.cli(config_type, prog=f"python -m {name}") if parse is None else parse()
         debug = getattr(config, "debug", False)
         keep_compiled()
+        if limit := few_addresses():  # XLA's own threads end the program where they get no memory
+            sentence = (
+                f"ulimit -v allows {limit / 1e9:.1f} GB: if they do not do, std::bad_alloc may be all that is said"
+            )
+            warn(TextConsole(stderr=True), sentence)
         work(config)
     except KeyboardInterrupt:
         processes.leave(130)

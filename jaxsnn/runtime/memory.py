@@ -25,6 +25,16 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+ADDRESSES = 4 << 30
+"""Bytes of address space with which the commands do: the default job maps 2.9 GB on two cores."""
+
+
+def few_addresses() -> int | None:
+    """Bytes of address space that this process may map (``ulimit -v``), where they may be too few."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return limit if limit != resource.RLIM_INFINITY and limit < ADDRESSES else None
+
+
 _SIGNS = ("RESOURCE_EXHAUSTED", "failed to map segment", "annot allocate memory")
 """What XLA, the loader of libraries and the system say."""
 

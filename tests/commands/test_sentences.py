@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -62,6 +63,24 @@ def test_memory_that_is_short_is_blamed_on_what_took_it(monkeypatch):
     assert sentence_of(jax.errors.JaxRuntimeError("INTERNAL: a fault")) is None
     assert sentence_of(ValueError("a fault")) is None
     assert sentence_of(FileNotFoundError(errno.ENOENT, "No such file", "here")) == "No such file: here"
+
+
+@dataclasses.dataclass
+class Nothing:
+    """A command without options."""
+
+
+def test_too_few_addresses_are_said_before_a_library_ends_the_program(monkeypatch, capsys):
+    """XLA's threads end it with std::bad_alloc and nothing else."""
+    for limit, said in (
+        (2 << 30, "warning: ulimit -v allows 2.1 GB"),
+        (4 << 30, ""),
+        (resource.RLIM_INFINITY, ""),
+    ):
+        monkeypatch.setattr(resource, "getrlimit", lambda which, limit=limit: (limit, limit))
+        monkeypatch.setattr(sys, "argv", ["nothing"])
+        command.main(Nothing, lambda config: None, "nothing")
+        assert capsys.readouterr().err.startswith(said) and bool(said) == (limit == 2 << 30)
 
 
 def test_a_limit_on_memory_is_no_missing_library(monkeypatch):
