@@ -17,7 +17,7 @@ import evo
 from jaxsnn.analysis.adversarial import ann_victim, perturb
 from jaxsnn.analysis.comparison import compare_networks
 from jaxsnn.analysis.energy import energy_of, read_costs
-from jaxsnn.cli import command, energy_limit, frontier
+from jaxsnn.cli import command, frontier, limits
 from jaxsnn.cli.inputs import Inputs, load_inputs
 from jaxsnn.cli.open_run import OpenRun
 from jaxsnn.cli.options import DebugOptions, HostOptions, Mesh, PlanOptions
@@ -30,6 +30,7 @@ from jaxsnn.records.listing import check_made_by, how_to_resume, resumable
 from jaxsnn.records.outcome import SearchResult, results_of, write_results, write_thresholds
 from jaxsnn.records.run_config import RunConfig, from_record, to_record
 from jaxsnn.reports import energy, run_pages, tensorboard_log
+from jaxsnn.reports.limits import limits_table
 from jaxsnn.reports.tables import comparison_table
 from jaxsnn.runtime import processes
 from jaxsnn.runtime.files import plain, read_json
@@ -38,7 +39,7 @@ from jaxsnn.runtime.memory import peak_bytes
 from jaxsnn.runtime.provenance import code_version, describe_device, digest, versions
 from jaxsnn.search import checkpoint
 from jaxsnn.search.checkpoint import Checkpoint
-from jaxsnn.search.cost import EnergyLimit
+from jaxsnn.search.cost import UpperLimit
 from jaxsnn.search.evolve import Candidate, Generation
 from jaxsnn.search.job import Job, calibrated_start, calibration_work, history_row, make_codec, make_job
 from jaxsnn.search.objective import search_plan
@@ -219,10 +220,10 @@ def _search(run: OpenRun) -> dict:
         with processes.together():
             write_thresholds(folder, config, run.inputs.snn, run.inputs.sha256, found, start is not None)
         tested = _test(run, start, found, bar)
-        if found.energy_limit is not None and start is not None:
+        if found.limits and start is not None:
             task = bar.add_task("limit", total=2 * len(run.inputs.test), note="beside the calibrated network")
-            tested["energy_limit"] = energy_limit.limited(
-                run, start, found.optimized, found.energy_limit, lambda n: bar.update(task, advance=n)
+            tested["limits"] = limits.limited(
+                run, start, found.optimized, found.limits, lambda n: bar.update(task, advance=n)
             )
     results = results_of(config, run.inputs.snn, tested, found, run.stamp, run.seconds)
     results["energy"] = energy_of(run.inputs.snn.network, tested, read_costs(config.energy))
@@ -234,10 +235,10 @@ def _search(run: OpenRun) -> dict:
     if "clean" in results:
         console.print(comparison_table(results["clean"]))
     console.print(comparison_table(results), energy.energy_table(results["energy"]))
-    if "energy_limit" in results:
+    if "limits" in results:
         if found.best.parts["over_limit"] > 0:
-            command.warn(console, "no candidate keeps the limit; give more --generations, or save less")
-        console.print(energy_limit.sentence_of(results["energy_limit"]), soft_wrap=True)
+            command.warn(console, "no candidate keeps the limits; give more --generations, or save less")
+        console.print(limits_table(results["limits"]))
     ended = " (stopped)" if found.stopped_early else " (converged)" if found.last.converged else ""
     weights = "" if start is None else f"weights {' and '.join(start.changed) or 'folded only'}; "
     console.print(
@@ -383,7 +384,7 @@ def _result(
         limit_passes=job.objective.limit_passes,
         seconds=run.seconds,
         peak_bytes=peak_bytes(),
-        energy_limit=next((t.limit for t in job.objective.terms if isinstance(t, EnergyLimit)), None),
+        limits={t.name: t.limit for t in job.objective.terms if isinstance(t, UpperLimit)},
     )
 
 

@@ -1,6 +1,7 @@
 """What a search leaves in its run's folder: thresholds.json, curves.npz and, last of all, results.json."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ class SearchResult:
         limit_passes: candidates x images of the clipped ANN, one timestep each.
         seconds: of the search, all processes of a resumed run together.
         peak_bytes: most memory in use.
-        energy_limit: microjoules an image that the search was to stay below, where it was.
+        limits: what the search was to stay below: "energy" in microjoules an image, "peak" in spikes a neuron and
+            step of the busiest layer.
     """
 
     last: Generation
@@ -43,7 +45,7 @@ class SearchResult:
     limit_passes: int
     seconds: float
     peak_bytes: int
-    energy_limit: float | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def optimized(self) -> Genes:

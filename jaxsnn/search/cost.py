@@ -199,21 +199,23 @@ OVER = 1e4
 
 
 @dataclass(frozen=True)
-class EnergyLimit:
-    """0 up to ``limit`` microjoules an image, beyond it more than any cost, and the more the farther beyond.
+class UpperLimit:
+    """0 up to ``limit``, beyond it more than any cost, and the more the farther beyond.
 
     So a candidate that keeps the limit beats every one that does not, and of two that do not the nearer one wins,
     as with Lampinen's rule for constraints (2002).
 
     Attributes:
-        energy: counts of P candidates to their microjoules an image, (P,).
+        name: of what is limited.
+        measured: it, (P,), of the counts of P candidates; no count that grows makes it less.
     """
 
-    energy: Callable[[Observables], np.ndarray]
+    name: str
+    measured: Callable[[Observables], np.ndarray]
     limit: float
 
     def __call__(self, observed: Observables) -> dict[str, np.ndarray]:
-        excess = self.energy(observed) / self.limit - 1
+        excess = self.measured(observed) / self.limit - 1
         return {"over_limit": np.where(excess > 0, OVER * (1 + excess), 0.0)}
 
     def lower(self, observed: Observables, bounds: Bounds, images: int) -> np.ndarray:

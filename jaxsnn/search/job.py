@@ -11,6 +11,7 @@ import numpy as np
 import data
 import evo
 from jaxsnn.analysis.latency import latency
+from jaxsnn.analysis.operations import neurons
 from jaxsnn.conversion.calibration import Calibration, calibrate
 from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.channels import fold_channels
@@ -22,7 +23,7 @@ from jaxsnn.networks.spiking import SNN, check_genes
 from jaxsnn.runtime.checks import named
 from jaxsnn.search.around import Around, spread_out
 from jaxsnn.search.checkpoint import Checkpoint
-from jaxsnn.search.cost import OVER, EnergyLimit, Term
+from jaxsnn.search.cost import OVER, PeakActivity, Term, UpperLimit
 from jaxsnn.search.evolve import Candidate, Generation, Racing, evolve, select, subsets
 from jaxsnn.search.measures import microjoules
 from jaxsnn.search.objective import Objective
@@ -184,7 +185,7 @@ def make_job(
         UserError: settings that contradict each other or do not fit the network or the images.
     """
     if start is not None:
-        codec = Around(start.genes)
+        codec = Around.of(start)
     elif calibration is not None:
         codec = make_codec(settings, calibration)
     else:
@@ -193,13 +194,26 @@ def make_job(
     check_genes(searched.network, codec.baseline())
     objective = Objective(settings, searched, train, plan=plan, terms=terms, teacher=snn, progress=progress)
     if settings.budgeted and start is not None:
-        objective.terms.append(_energy_limit(settings, objective, codec, train))
+        objective.terms.extend(_limits(settings, objective, codec, train))
     return Job(settings, codec, make_engine(settings, codec), objective, train.labels)
+
+
+def _limits(
+    settings: SearchSettings, objective: Objective, codec: Codec | Around, train: data.Dataset
+) -> list[UpperLimit]:
+    """What the settings limit beside the cost."""
+    found = []
+    if settings.max_energy is not None or settings.less_energy is not None:
+        found.append(_energy_limit(settings, objective, codec, train))
+    if settings.max_peak is not None:
+        busiest = PeakActivity(1.0, neurons(objective.network))
+        found.append(UpperLimit("peak", lambda observed: busiest(observed)["peak"], settings.max_peak))
+    return found
 
 
 def _energy_limit(
     settings: SearchSettings, objective: Objective, codec: Codec | Around, train: data.Dataset
-) -> EnergyLimit:
+) -> UpperLimit:
     """The limit of the settings, or a share of what the baseline takes on the search's images.
 
     Raises:
@@ -221,7 +235,7 @@ def _energy_limit(
             f"the limit is {limit:.4g} microjoules an image, but without a single spike an image takes "
             f"{silence:.4g}: save less, or choose another {named(settings, 'energy_kind')}"
         )
-    return EnergyLimit(energy, limit)
+    return UpperLimit("energy", energy, limit)
 
 
 def history_row(generation: Generation, target: float) -> dict:

@@ -95,7 +95,7 @@ class SearchSettings:
     max_latency: int | None = None
     """Most timesteps, with --objectives."""
     max_peak: float | None = None
-    """Most spikes a neuron and step of the busiest layer, with --objectives."""
+    """Most spikes a neuron and step of the busiest layer."""
 
     attack: Literal["none", "fgsm", "pgd"] = "none"
     """Optimise on attacked images, crafted once on the ANN: fgsm (eq. 16) or pgd (10 steps of epsilon / 4)."""
@@ -189,8 +189,9 @@ class SearchSettings:
 
     @property
     def budgeted(self) -> bool:
-        """Whether one optimum is searched below a limit of energy."""
-        return not self.objectives and (self.max_energy is not None or self.less_energy is not None)
+        """Whether one optimum is searched below a limit of energy or of peak activity."""
+        limits = (self.max_energy, self.less_energy, self.max_peak)
+        return not self.objectives and any(limit is not None for limit in limits)
 
     def checked(self) -> Self:
         """The same settings; raises ``UserError`` where one is out of its range or contradicts another."""
@@ -255,15 +256,19 @@ class SearchSettings:
         at_most(self, front_timesteps=MOST)
         objectives, less = named(self, "objectives"), named(self, "less_energy")
         if not self.objectives:
-            for name in ("max_latency", "max_peak"):
-                if getattr(self, name) is not None:
-                    raise UserError(f"{named(self, name)} is a limit of a frontier: give {objectives}, too")
+            if self.max_latency is not None:
+                raise UserError(
+                    f"{named(self, 'max_latency')} is a limit of a frontier: give {objectives}, too, or set "
+                    f"{named(self, 'timesteps')}"
+                )
             if self.max_energy is not None and self.less_energy is not None:
                 raise UserError(f"{named(self, 'max_energy')} and {less} are two limits of the energy: give one")
             if self.budgeted and self.start != "calibrated":
-                raise UserError(f"a limit of the energy needs {named(self, 'start')} calibrated: give that too")
+                raise UserError(
+                    f"a limit of energy or peak needs {named(self, 'start')} calibrated: give that too"
+                )
             if self.budgeted and self.attack != "none":
-                raise UserError(f"a limit of the energy is of clean images: leave {named(self, 'attack')} out")
+                raise UserError(f"a limit of energy or peak is of clean images: leave {named(self, 'attack')} out")
             return
         if len(set(self.objectives)) != len(self.objectives) or len(self.objectives) not in (2, 3):
             raise UserError(

@@ -14,7 +14,7 @@ from jaxsnn.analysis.operations import Activity, neurons
 from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.networks.spiking import Genes
-from jaxsnn.search.cost import EnergyLimit
+from jaxsnn.search.cost import UpperLimit
 from jaxsnn.search.evolve import subsets
 from jaxsnn.search.front import make_front, volume
 from jaxsnn.search.job import make_job
@@ -160,7 +160,7 @@ def test_a_volume_is_a_share_of_the_box():
 
 
 def test_whoever_keeps_the_energy_limit_is_ahead_and_of_others_the_nearer():
-    limit = EnergyLimit(lambda seen: seen.synops.sum(1).astype(float), 10.0)
+    limit = UpperLimit("energy", lambda seen: seen.synops.sum(1).astype(float), 10.0)
     nothing = np.zeros((4, 1), int)
     cost = limit(Observables(nothing, 1, nothing, np.array([[5], [10], [11], [20]])))["over_limit"]
     assert cost[0] == cost[1] == 0 < 1000 < cost[2] < cost[3]
@@ -180,7 +180,10 @@ def test_whoever_keeps_the_energy_limit_is_ahead_and_of_others_the_nearer():
         ({"engine": "lshade"}, "engine is lshade, which does not go with objectives"),
         ({"strategy": "best1bin"}, "strategy is best1bin, expected one of rand1bin"),
         ({"less_energy": 30.0}, "less energy is 30.0, which does not go with objectives: leave it out"),
-        ({"objectives": (), "max_peak": 0.5}, "max peak is a limit of a frontier: give objectives, too"),
+        (
+            {"objectives": (), "max_latency": 5},
+            "max latency is a limit of a frontier: give objectives, too, or set ti",
+        ),
         ({"objectives": (), "max_energy": 1.0, "less_energy": 3.0}, "are two limits of the energy: give one"),
         ({"less_energy": 100.0}, "less energy is 100.0, expected in"),
     ],
@@ -191,7 +194,7 @@ def test_what_contradicts_a_frontier_is_said(change, sentence):
 
 
 def test_a_limit_of_the_energy_needs_a_calibrated_start():
-    with pytest.raises(UserError, match="a limit of the energy needs start calibrated"):
+    with pytest.raises(UserError, match="a limit of energy or peak needs start calibrated"):
         SearchSettings(less_energy=30.0).checked()
 
 
@@ -201,9 +204,9 @@ def test_a_limit_below_what_silence_takes_is_refused_and_one_above_is_searched(s
         make_job(replace(settings, max_energy=1e-9), starts[5].ann, train, None, start=starts[5], plan=PLAN)
     job = make_job(replace(settings, less_energy=20.0), starts[5].ann, train, None, start=starts[5], plan=PLAN)
     term = job.objective.terms[-1]
-    assert isinstance(term, EnergyLimit)
+    assert isinstance(term, UpperLimit) and term.name == "energy"
     indices = next(subsets(train.labels, settings.images, "fixed", settings.seed))
-    usual = term.energy(job.objective(job.codec.baseline(), indices))[0]
+    usual = term.measured(job.objective(job.codec.baseline(), indices))[0]
     assert term.limit == pytest.approx(0.8 * usual)
     first = job.codec.decode(np.array(job.engine.parents(job.start())))
-    assert (term.energy(job.objective(first, indices)) < usual).any()
+    assert (term.measured(job.objective(first, indices)) < usual).any()

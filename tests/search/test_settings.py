@@ -86,11 +86,12 @@ def test_limits_are_taken_up_to_their_bounds(name, taken, refused):
         ({"reconstruct": True}, "reconstruct is a part of start calibrated"),
         ({"distillation": 1}, "distillation trains what start calibrated finds"),
         ({"divergence": 0.1, "attack": "pgd"}, "divergence compares with the ANN on clean images"),
-        ({"max_energy": 1.0}, "a limit of the energy needs start calibrated"),
+        ({"max_energy": 1.0}, "a limit of energy or peak needs start calibrated"),
         ({"attack": "fgsm", "epsilon": -1.0}, "epsilon"),
-        ({**CALIBRATED, "attack": "fgsm", "less_energy": 5.0}, "a limit of the energy is of clean images"),
+        ({**CALIBRATED, "attack": "fgsm", "less_energy": 5.0}, "a limit of energy or peak is of clean images"),
         ({**CALIBRATED, "v0": 0.1}, "leave search, space, leak, v0 out"),
         ({**CALIBRATED, "space": "percentile"}, "leave search, space, leak, v0 out"),
+        ({"max_peak": 0.5}, "a limit of energy or peak needs start calibrated"),
         ({"max_latency": 3}, "max latency is a limit of a frontier"),
     ],
 )
@@ -213,7 +214,7 @@ def test_terms_by_hand_and_what_they_cannot_fall_below():
     np.testing.assert_allclose(paper, [1 + 10 * 3 / 8 + 100 * 2 / 8, 1 + 10 * 3 / 8 + 100 * 0])
     with pytest.raises(UserError, match="counted with the ANN's probabilities"):
         cost.Divergence()(replace(seen, divergence=None))
-    limit = cost.EnergyLimit(lambda counts: 6.0 / counts.images * np.array([1, 2]), 1.0)
+    limit = cost.UpperLimit("energy", lambda counts: 6.0 / counts.images * np.array([1, 2]), 1.0)
     np.testing.assert_allclose(limit(seen)["over_limit"], [1e4 * 1.5, 1e4 * 3.0])
     np.testing.assert_allclose(limit.lower(seen, known, 8), [0, 1e4 * 1.5])
     with pytest.raises(UserError, match="leave race out"):
