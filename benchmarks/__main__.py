@@ -14,6 +14,7 @@ BENCHMARKS = {
     "imports": "twelve PyTorch networks as modules, .pt2 archives and ONNX files: logits, search, exports",
     "improvement": "how many timesteps the default search saves, over several seeds",
     "few_timesteps": "conversions for few timesteps side by side: published methods, and ours piece by piece",
+    "early_exit": "when images stop: rules judged on training images, the one that is chosen on test images",
     "frontier": "one search of a frontier beside sweeps of single searches, at equal image evaluations",
     "rivals": "the systems of the paper's tables, and newer ones, on one network: accuracy, energy, preparation",
     "reproduce": "the paper's CIFAR-10 result with a network of one's own: Table II and Fig. 3(a)",
