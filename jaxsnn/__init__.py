@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jaxsnn.exports.write import export_network
     from jaxsnn.networks.description import Network
     from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+    from jaxsnn.networks.spiking_input import spiking_input
     from jaxsnn.records.finished_run import read_run
     from jaxsnn.search.run import evolve
     from jaxsnn.search.settings import SearchSettings
@@ -58,6 +59,7 @@ _HOMES = {
     "observe": "simulation.observe",
     "percentiles": "conversion.calibration",
     "read_run": "records.finished_run",
+    "spiking_input": "networks.spiking_input",
 }
 """Public names, and the modules that hold them."""
 
@@ -81,6 +83,7 @@ __all__ = [
     "observe",
     "percentiles",
     "read_run",
+    "spiking_input",
 ]
 
 
