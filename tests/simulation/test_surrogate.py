@@ -313,6 +313,7 @@ def test_the_gradient_of_a_convolution_is_xlas(size, kernel, stride, padding):
         ({"timesteps": 0}, "timesteps is 0, expected at least 1"),
         ({"kind": "square"}, "surrogate is 'square', expected one of triangle, arctan, sigmoid"),
         ({"scale": 0.0}, "scale is 0.0"),
+        ({"scale": float("inf")}, "scale is inf"),
         ({"truncate": 9}, "truncate is 9, expected 1 to 8"),
         ({"precision": "int8"}, "precision is 'int8'"),
     ],
