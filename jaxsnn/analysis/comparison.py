@@ -14,7 +14,7 @@ from jaxsnn.analysis.results import NetworkResult, TestResult
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.forward import ann_forward
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_dynamics, check_genes
 from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.observables import Observables
 from jaxsnn.simulation.observe import observe_images
@@ -65,6 +65,7 @@ def compare(
     Raises:
         UserError: more than one candidate, or genes, images or timesteps that do not fit the network.
     """
+    check_dynamics(dynamics)
     images, labels = test if isinstance(test, tuple) else (test.images, test.labels)
     if timesteps is None:
         timesteps = TIMESTEPS + dynamics.silent_steps(snn.network)

@@ -10,7 +10,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import ceiling
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.forward import ann_forward, check_images
-from jaxsnn.networks.spiking import SNN, Genes
+from jaxsnn.networks.spiking import SNN, Genes, caps
 
 BINS = 1 << 16
 
@@ -116,5 +116,4 @@ def calibrate(
         for index, values in enumerate(layers):
             counts[index] += np.histogram(values, BINS, (0, maxima[index]))[0]
     cumulative = np.concatenate([np.zeros((len(maxima), 1)), counts.cumsum(1) / counts.sum(1, keepdims=True)], 1)
-    caps = np.array([np.inf if layer.cap is None else layer.cap for layer in network.spiking])
-    return Calibration(maxima, cumulative, len(images), caps)
+    return Calibration(maxima, cumulative, len(images), caps(network))

@@ -74,7 +74,8 @@ def groups(network: Network) -> tuple[int, ...]:
 def fold_channels(snn: SNN, channels: Channels) -> tuple[SNN, Genes]:
     """The network with its channels folded into weights, biases and starts, and genes (1, L) to run it with.
 
-    A layer's threshold is the median of its channels', so that alike channels leave the weights alone. The v0 of
+    A layer's threshold is the median of its channels', so that alike channels leave the weights alone. Its cap is
+    where the spikes of the channel whose are worth most reach the ANN's cap. The v0 of
     the genes is the layer's median start, held in [0, 1); what a channel differs by is the layer's ``start``, left
     out where no channel does.
 
@@ -96,8 +97,10 @@ def fold_channels(snn: SNN, channels: Channels) -> tuple[SNN, Genes]:
             for edge, s in ((edge, edge.source) for edge in layer.edges)
         ]
         edges = _add_bias(edges, params, channels.biases[index] * row)
-        layer = replace(layer, edges=tuple(edges), levels=None, start=False, cap=None)
+        layer = replace(layer, edges=tuple(edges), levels=None, start=False)
         if spiking:
+            if layer.cap is not None:
+                layer = replace(layer, cap=float(layer.cap * theta[index] / np.max(channels.amplitudes[index])))
             start = np.asarray(channels.starts[index], np.float64)
             v0.append(np.clip(_median(start), 0, MOST_V0))
             if (start != v0[-1]).any():

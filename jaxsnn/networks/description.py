@@ -243,7 +243,8 @@ class Layer:
     begin at a membrane of their own: the parameter ``<layer>.start``, a fraction of the threshold, is added to the
     gene v0. The ANN does not know of it. With ``cap`` the ANN's activation is clipped there (6 for ReLU6). Neurons
     need nothing for it: one that fires at most once a step passes on at most its threshold, so that a threshold of
-    ``cap`` is the clip, and percentiles of the clipped activations are below. Above it the clip is lost.
+    ``cap`` is the clip, and percentiles of the clipped activations are below. Above it the clip is lost. Where a
+    network is folded from channels that are unlike, ``cap`` is the least of theirs.
     A layer with ``levels`` has no cap: its ceiling is one.
     """
 

@@ -96,6 +96,17 @@ class Dynamics:
         return network.delay if self.delay == "layer" else 0
 
 
+def caps(network: Network) -> np.ndarray:
+    """The cap of each spiking layer (L,), infinite where there is none: what no threshold should exceed."""
+    return np.array([np.inf if layer.cap is None else layer.cap for layer in network.spiking])
+
+
+def check_dynamics(dynamics: object) -> None:
+    """Raise ``UserError`` for what is no ``Dynamics``, such as the name of a delay."""
+    if not isinstance(dynamics, Dynamics):
+        raise UserError(f'dynamics is {dynamics!r}, expected a Dynamics, such as jaxsnn.Dynamics(delay="none")')
+
+
 SMALLEST, LARGEST = (float(bound) for bound in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 """Thresholds beyond them are 0 or infinite where they are used."""
 

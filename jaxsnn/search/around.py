@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jaxsnn.networks.spiking import Genes
+from jaxsnn.conversion.start import Start
+from jaxsnn.networks.spiking import Genes, caps
 from jaxsnn.search.space import Block
 
 MOST_V0 = 0.99
@@ -24,9 +25,16 @@ class Around:
 
     Attributes:
         start: the calibrated genes (1, L).
+        caps: (L,) what no threshold goes beyond, where the start's does not (``jaxsnn.networks.spiking.caps``).
     """
 
     start: Genes
+    caps: np.ndarray | float = np.inf
+
+    @classmethod
+    def of(cls, start: Start) -> "Around":
+        """Around a calibrated network, whose layers keep their caps."""
+        return cls(start.genes, caps(start.snn.network))
 
     @property
     def layers(self) -> int:
@@ -45,7 +53,8 @@ class Around:
         factors, shifts = np.split(np.asarray(vectors, np.float64), 2, axis=1)
         v0 = np.zeros((1, self.layers)) if self.start.v0 is None else self.start.v0
         leak = None if self.start.leak is None else np.repeat(self.start.leak, len(factors), 0)
-        return Genes(self.start.threshold * factors, np.clip(v0 + shifts, 0, MOST_V0), leak)
+        theta = np.minimum(self.start.threshold * factors, np.maximum(self.start.threshold, self.caps))
+        return Genes(theta, np.clip(v0 + shifts, 0, MOST_V0), leak)
 
     def baseline_vector(self) -> np.ndarray:
         """The start as a search vector (D,)."""

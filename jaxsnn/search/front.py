@@ -60,7 +60,7 @@ class Front:
 
     def genes_of(self, vectors: np.ndarray, timesteps: int) -> Genes:
         """The genes of search vectors whose network is the one calibrated for ``timesteps``."""
-        return Around(self.starts[timesteps].genes).decode(np.asarray(vectors)[:, 1:])
+        return Around.of(self.starts[timesteps]).decode(np.asarray(vectors)[:, 1:])
 
     def measure(self, vectors: np.ndarray, indices: np.ndarray) -> dict[str, np.ndarray]:
         """``measures`` of search vectors (P, D) on training images."""
@@ -216,7 +216,7 @@ def make_front(
     Raises:
         UserError: a population that is too small for the networks, or settings that the engine does not take.
     """
-    around = Around(next(iter(starts.values())).genes)
+    around = Around.of(next(iter(starts.values())))
     low, high = (np.append([edge], around.spread(name)) for edge, name in ((0.0, "low"), (len(starts), "high")))
     if settings.population < len(starts):
         raise UserError(

@@ -20,7 +20,7 @@ from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.forward import check_images
 from jaxsnn.networks.senders import own, senders
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_dynamics, check_genes
 from jaxsnn.runtime import processes
 from jaxsnn.simulation import dense
 from jaxsnn.simulation.backends import decided
@@ -57,8 +57,8 @@ def observe(
         cell: neurons of another kind (``jaxsnn.simulation.cells``), or one for each spiking layer; dense only.
 
     Raises:
-        UserError: thresholds that are not positive, wrong shapes, no images or no timesteps; cells that the plan
-            cannot simulate.
+        UserError: thresholds that are not positive, wrong shapes, labels that are no classes, no images or no
+            timesteps; cells that the plan cannot simulate.
     """
     return _run(snn, genes, images, labels, timesteps, dynamics, plan, progress, False, teacher, cell)[0]
 
@@ -97,11 +97,11 @@ def _run(
 ) -> tuple[Observables, np.ndarray | None]:
     """Observables and, if ``per_image``, right (P, B, T), of the images of all processes."""
     check_genes(snn.network, genes)
+    check_dynamics(dynamics)
     if timesteps < 1:
         raise UserError(f"timesteps is {timesteps}, expected at least 1")
     check_images(snn.network, images)
-    if len(labels) != len(images):
-        raise UserError(f"there are {len(labels)} labels for {len(images)} images, expected as many")
+    _check_labels(snn.network, labels, len(images))
     if teacher is not None:
         check_teacher(teacher, len(images), snn.network.classes)
     genes = genes.map(lambda part: np.asarray(part, np.float32))
@@ -144,6 +144,17 @@ def _run(
     correct, spikes, synops, *rest = counted
     observed = Observables(correct, len(images), spikes, synops, divergence=rest[0] if rest else None)
     return observed, processes.gathered(np.concatenate(answers, 1)) if per_image else None
+
+
+def _check_labels(network: Network, labels: np.ndarray, images: int) -> None:
+    if len(labels) != images:
+        raise UserError(f"there are {len(labels)} labels for {images} images, expected as many")
+    wrong = np.flatnonzero((np.asarray(labels) < 0) | (np.asarray(labels) >= network.classes))
+    if len(wrong):
+        raise UserError(
+            f"the label of image {wrong[0]} is {labels[wrong[0]]}, expected 0 to {network.classes - 1}: network "
+            f"{network.name} knows {network.classes} classes"
+        )
 
 
 def _event_chunks(

@@ -119,6 +119,8 @@ def test_the_front_door_compares_two_candidates(snn, some):
         compare(snn, Genes(np.concatenate([usual, usual])), two, some, timesteps=12)
     with pytest.raises(UserError, match=r"threshold has shape \(1, 2\), expected"):
         compare(snn, one, Genes(usual[:, :2]), some, timesteps=12)
+    with pytest.raises(UserError, match="dynamics is 'layer', expected a Dynamics"):
+        compare(snn, one, two, some, dynamics="layer")
 
 
 def test_the_interval_of_a_gain_is_paired():

@@ -5,7 +5,7 @@ import pytest
 
 from helpers import reference
 from helpers.networks import PLAIN, dyadic_images
-from jaxsnn.conversion.channels import Channels, can_bias, fold_channels
+from jaxsnn.conversion.channels import Channels, can_bias, fold_channels, of_genes
 from jaxsnn.networks.description import (
     IMAGE,
     AvgPool,
@@ -18,7 +18,8 @@ from jaxsnn.networks.description import (
     shapes_of,
     then,
 )
-from jaxsnn.networks.spiking import SNN
+from jaxsnn.networks.forward import ann_forward
+from jaxsnn.networks.spiking import SNN, Genes
 
 STEPS = 6
 
@@ -75,7 +76,8 @@ def test_folding_is_exact(name):
     snn, channels = SNN(network, params), Channels(*map(tuple, (*powers, biases, starts)))
     images = dyadic_images(4, (6, 6, 2))
     folded, genes = fold_channels(snn, channels)
-    assert all(layer.cap is None for layer in folded.network.layers)
+    capped, *others = (layer.cap for layer in folded.network.layers)
+    assert capped == 6.0 * genes.threshold[0, 0] / max(channels.amplitudes[0]) and not any(others)
     starts = [
         (genes.v0[0, i] + (folded.params[f"{layer.name}.start"] if layer.start else 0))
         for i, layer in enumerate(folded.network.spiking)
@@ -91,6 +93,19 @@ def test_folding_is_exact(name):
     expected = unfolded(snn, channels, images)
     assert len(np.unique(expected)) > 20
     np.testing.assert_array_equal(unfolded(folded, plain, images), expected)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_alike_channels_leave_the_ann_as_it_was_with_its_clip(name):
+    """ReLU6 in front, which many sums exceed."""
+    network, rng = NETWORKS[name], np.random.default_rng(1)
+    params = {n: rng.normal(0, 3, s).astype(np.float32) for n, s in shapes_of(network).items()}
+    snn, images = SNN(network, params), dyadic_images(4, (6, 6, 2))
+    genes = Genes(np.full((1, len(network.spiking)), 1.5))
+    folded, _ = fold_channels(snn, of_genes(snn, genes))
+    first, *_, scores = ann_forward(network, params, images)
+    assert (first > 6).any() and folded.network.layers[0].cap == 6
+    np.testing.assert_allclose(ann_forward(folded.network, folded.params, images)[-1], scores, rtol=1e-5)
 
 
 def test_a_pool_that_counts_zeros_carries_no_bias():

@@ -1,5 +1,7 @@
 """The search around a calibrated network: where it starts, what it may not lose, and the command that runs it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.start import calibrate as calibrate_few
 from jaxsnn.errors import UserError
 from jaxsnn.evaluate import EvaluateConfig, evaluate
+from jaxsnn.networks.spiking import SNN
 from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.records.calibrated_network import NAME
 from jaxsnn.records.finished_run import read_run
@@ -57,6 +60,22 @@ def test_the_vector_of_ones_and_zeros_is_the_start():
     around = Around(genes)
     np.testing.assert_array_equal(around.baseline().threshold, genes.threshold)
     np.testing.assert_allclose(around.baseline().v0, genes.v0)
+
+
+def test_no_layer_that_the_ann_clips_passes_on_more_than_the_clip():
+    """But the start itself may, where calibration chose so; a layer without a cap goes as far as the search."""
+    snn, images = dyadic_snn("bias"), dyadic_images(12)
+    first, *others = snn.network.layers
+    network = dataclasses.replace(snn.network, layers=(dataclasses.replace(first, cap=0.75), *others))
+    start = calibrate_few(SNN(network, snn.params), images, 3, reconstruct=False, sweeps=0, amplitudes=False)
+    own, layers = start.genes.threshold[0], len(network.spiking)
+    capped = start.snn.network.layers[0].cap
+    assert own[0] <= capped < 2 * own[0]
+    vectors = np.concatenate([np.full((2, layers), [[2.0], [0.5]]), np.zeros((2, layers))], 1)
+    found = Around.of(start).decode(vectors).threshold
+    np.testing.assert_allclose(found, [[capped, *2 * own[1:]], own / 2])
+    beyond = Around(start.genes, np.full(layers, 0.5 * own.min())).decode(vectors).threshold
+    np.testing.assert_allclose(beyond, [own, own / 2])
 
 
 @pytest.mark.slow

@@ -226,6 +226,13 @@ def test_no_timesteps_and_wrong_images_are_refused():
         observe(snn, genes, dyadic_images(2), np.zeros(2, int), timesteps=0)
     with pytest.raises(UserError, match=r"expected \(N >= 1, \*\(8, 8, 2\)\)"):
         observe(snn, genes, dyadic_images(2, (4, 4, 2)), np.zeros(2, int), timesteps=4)
+    with pytest.raises(UserError, match="there are 3 labels for 2 images"):
+        observe(snn, genes, dyadic_images(2), np.zeros(3, int), timesteps=4)
+    for label in (3, -1):
+        with pytest.raises(UserError, match=f"the label of image 1 is {label}, expected 0 to 2"):
+            observe(snn, genes, dyadic_images(2), np.array([0, label]), timesteps=4)
+    with pytest.raises(UserError, match=r"dynamics is 'none', expected a Dynamics, such as .*delay=\"none\""):
+        observe(snn, genes, dyadic_images(2), np.zeros(2, int), timesteps=4, dynamics="none")
     with pytest.raises(UserError, match="comparison is '<'"):
         Dynamics("<")
     with pytest.raises(UserError, match="delay is 'some'"):
