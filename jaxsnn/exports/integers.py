@@ -139,6 +139,13 @@ passes where it raises the largest count of its window, so that the input that h
 
 def integer_files(converted: Converted) -> dict[str, bytes]:
     """Contents by file name; raises ``UserError`` for networks that integers cannot express."""
+    try:
+        return _files(converted)
+    except UserError as error:  # what the simulator would be told
+        raise UserError(str(error).replace("use float32", "export to torch")) from error
+
+
+def _files(converted: Converted) -> dict[str, bytes]:
     integers = quantize(converted.snn)
     # maps without neurons between them are one in integers
     converted = replace(converted, snn=SNN(integers.network, converted.snn.params))
@@ -240,14 +247,14 @@ def _ops(edge: Edge, shape: tuple[int, ...], weight: str) -> list[dict[str, Any]
                 found.append({"op": "dense", "weight": weight})
             case AvgPool():
                 if not op.count_padding:
-                    raise UserError("an average pool that leaves its padding out cannot be exported as integers")
+                    raise UserError("integers have no average pool that leaves its padding out: export to torch")
                 found.append({"op": "sum_pool", **_taps(op.taps)})
             case MaxPool():
                 found.append({"op": "max_pool", **_taps(op.taps)})
             case Dropout():
                 pass
             case _:
-                raise UserError(f"{type(op).__name__} cannot be exported as integers")
+                raise UserError(f"{type(op).__name__} cannot be exported as integers: export to torch")
         shape = output_shape(op, shape)
     return found
 

@@ -10,6 +10,7 @@ import pytest
 from helpers.exported import run_integers, run_torch, written
 from helpers.networks import (
     BACKENDS,
+    PLAIN,
     dyadic_images,
     dyadic_snn,
     dyadic_thresholds,
@@ -21,6 +22,7 @@ from jaxsnn.exports.converted import Converted
 from jaxsnn.exports.integers import integer_files
 from jaxsnn.exports.torch_module import code, torch_files
 from jaxsnn.networks.architectures import vgg
+from jaxsnn.networks.description import IMAGE, AvgPool, BatchNorm, Conv, Dense, Edge, Layer, Network
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.simulation.observe import observe_images, record
 from jaxsnn.simulation.plan import Plan
@@ -115,3 +117,34 @@ def test_what_cannot_be_exported_ends_in_a_sentence():
         converted(snn, 3)
     with pytest.raises(UserError, match=r"cannot leak"):
         integer_files(converted(snn, leak=np.full((1, 3), 0.5)))
+    with pytest.raises(UserError, match=r"dynamics is 'none', expected a Dynamics, such as"):
+        Converted(snn, Genes(np.ones((1, 3))), "none", 9)
+
+
+@pytest.mark.parametrize(
+    ("ops", "changes", "sentence"),
+    [
+        ((AvgPool(3, 1, 1, count_padding=False), Conv("b", 4)), {}, "no average pool that leaves its padding out"),
+        ((Conv("b", 4, bias=True), AvgPool(3, 1, 1)), {}, "int8 needs the bias of b to be alike at all positions"),
+        ((Conv("b", 4),), {"theta": 1e12}, "int8: a threshold of layer a is too large for its weights"),
+        (
+            (Conv("b", 4),),
+            {"steps": 10**8},
+            r"int8: membranes of layer \w could exceed 32 bits.*or fewer timesteps",
+        ),
+        ((Conv("b", 4),), {"leak": 0.5}, "int8 membranes cannot leak"),
+        ((Conv("b", 4), BatchNorm("norm")), {}, "BatchNorm cannot be exported as integers"),
+    ],
+)
+def test_what_integers_cannot_hold_ends_in_a_sentence_that_names_the_other_format(ops, changes, sentence):
+    layers = (
+        Layer("a", (Edge(IMAGE, (Conv("a", 4),)),)),
+        Layer("b", (Edge(0, ops),)),
+        Layer("c", (Edge(1, (Dense("c", 3),)),)),
+    )
+    snn = random_snn(Network("small", (8, 6, 2), 3, layers, PLAIN["mean"], PLAIN["std"]))
+    leak = np.full((1, 2), changes["leak"]) if "leak" in changes else None
+    genes = Genes(np.full((1, 2), changes.get("theta", 0.5)), None, leak)
+    with pytest.raises(UserError, match=sentence) as error:
+        integer_files(Converted(snn, genes, Dynamics(delay="none"), changes.get("steps", 6)))
+    assert "export to torch" in str(error.value) and "float32" not in str(error.value)
