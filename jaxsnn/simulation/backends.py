@@ -7,6 +7,7 @@ import jax
 
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
+from jaxsnn.networks.senders import has_gates
 from jaxsnn.simulation import kernels
 from jaxsnn.simulation.events.lowering import available, obstacle
 from jaxsnn.simulation.plan import Plan
@@ -39,6 +40,8 @@ def describe(plan: Plan, network: Network) -> str:
     device, remark = jax.default_backend(), ""
     if device == "cpu" and plan.backend == "auto" and not available():
         remark = " (event-driven is faster: install the extra cpu)"
+    elif device in kernels.OURS and has_gates(network):
+        remark = " (our kernels have no max pools: slower)"
     elif device in kernels.OURS and kernels.usable(chosen.precision) is None:
         remark = " (this device refuses our kernels, or gets them wrong: slower)"
     return f"XLA in {chosen.precision}{remark}"

@@ -1,7 +1,9 @@
 """Spiking max pools: the input of each window that has fired most passes its spikes, the same everywhere."""
 
 import dataclasses
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,6 +35,8 @@ from jaxsnn.networks.json_format import from_json, to_json
 from jaxsnn.networks.linear_maps import max_pool
 from jaxsnn.networks.senders import all_passed, from_start, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.simulation import kernels
+from jaxsnn.simulation.backends import describe
 from jaxsnn.simulation.cells.leaky import Leaky
 from jaxsnn.simulation.exits import trace
 from jaxsnn.simulation.observe import observe_images, record
@@ -105,6 +109,28 @@ def test_spikes_scores_and_synops_are_those_of_the_reference(branched, backend):
         np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
         np.testing.assert_array_equal(right[0], (scores.argmax(-1) == np.arange(3)).T)
         np.testing.assert_array_equal(found.synops[0], synops_of(snn, spikes))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_kernels_of_ours_are_never_reached_and_a_sentence_says_so(monkeypatch, precision):
+    """An empty module stands in for a device's kernels; a network without max pools reaches for them."""
+    monkeypatch.setattr(kernels, "usable", lambda precision: SimpleNamespace())
+    plain = dataclasses.replace(CHAIN, layers=(CHAIN.layers[0], Layer("out", (Edge(0, (Dense("out", 3),)),))))
+    plan, labels = Plan(backend="xla", precision=precision), np.arange(2)
+
+    def seen(described):
+        theta = np.full((1, len(described.spiking)), 3.0)
+        return observe_images(
+            dyadic(described), Genes(theta), IMAGES[:2], labels, timesteps=3, dynamics=FREE, plan=plan
+        )[0]
+
+    with pytest.raises(AttributeError, match="layers_of"):
+        seen(plain)
+    assert seen(CHAIN).spikes.all()  # compiled here, for no other test takes three steps
+    for device in ("gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda device=device: device)
+        assert describe(plan, CHAIN) == f"XLA in {precision} (our kernels have no max pools: slower)"
+        assert describe(plan, plain) == f"XLA in {precision}"
 
 
 def test_integers_are_those_of_their_definition_on_both_back_ends():
