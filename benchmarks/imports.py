@@ -6,9 +6,10 @@ Each network of tests/helpers/torch_models.py, with random weights, comes in by 
 largest difference of a logit on eight random images from what runs the source (PyTorch, ONNX Runtime where it is
 installed, else the graph in float64), then the search: the accuracy after T steps, against the ANN's own answers
 on random images, of the best of the first population and of the last generation; and the exports that can be
-written.
+written. Max pools come in as spiking ones and as average pools.
 """
 
+import itertools
 import logging
 import tempfile
 import warnings
@@ -40,6 +41,8 @@ from jaxsnn.search.settings import SearchSettings
 
 SOURCES = ("module", "pt2", "onnx")
 EXPORTS = ("nir", "torch", "npz")
+POOLS = {"max pools": ("spiking", "average")}
+"""What becomes of a network's max pools, one table row each."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,14 @@ def attempt(work: Callable[[], object]) -> str:
     return "yes"
 
 
-def row(name: str, source: str, config: ImportsConfig, made: Callable) -> Row:
+def row(name: str, source: str, pool: str, config: ImportsConfig, made: Callable) -> Row:
     """One line of the table."""
     module, shape = made(name)
+    name = name if pool == "refuse" else f"{name}, {pool}"
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            model = imported(module, shape, source, "average" if name == "max pools" else "refuse", Path(folder))
+            model = imported(module, shape, source, pool, Path(folder))
         except (UserError, ImportError) as error:
             return Row(name, source, None, None, str(error))
     edges = sum(len(layer.edges) for layer in model.network.layers)
@@ -149,8 +153,8 @@ def run(config: ImportsConfig) -> list[Row]:
     rows: list[Row] = []
     reasons: list[str] = []
     for name in config.networks or MODELS:
-        for source in SOURCES:
-            rows.append(row(name, source, config, made))
+        for pool, source in itertools.product(POOLS.get(name, ("refuse",)), SOURCES):
+            rows.append(row(name, source, pool, config, made))
             table.add_row(*cells(rows[-1], reasons))
     console.print(table)
     for number, reason in enumerate(reasons, start=1):
