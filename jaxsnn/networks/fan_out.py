@@ -39,8 +39,8 @@ def _reach(ops: Sequence[Op], shape: tuple[int, ...]) -> np.ndarray:
                 side @ tap_table(op.taps, axis, side.shape[1]).any(2) for axis, side in enumerate((rows, columns))
             )
         if isinstance(op, Conv):
-            block = np.ones((channels.shape[1] // op.groups, op.features // op.groups), bool)
-            channels = channels @ np.kron(np.eye(op.groups, dtype=bool), block)
+            reached = channels.reshape(len(channels), op.groups, -1).any(2)
+            channels = np.repeat(reached, op.features // op.groups, 1)
         shape = output_shape(op, shape)
     # where groups of several sizes meet, channels differ: the widest counts
     return np.outer(rows.sum(1), columns.sum(1)) * int(channels.sum(1).max())
