@@ -6,7 +6,7 @@ These are kept in the metadata; ``jaxsnn.exports.nir_readers`` knows what each r
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from jaxsnn.networks.description import (
     layer_shapes,
     output_shape,
 )
-from jaxsnn.networks.taps import Pair
+from jaxsnn.networks.taps import Pair, Taps
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ def require_nir() -> Any:
 
 @dataclass
 class _Piece:
-    """A node to be: a map with float64 weights that are still to be scaled, a pool or a flattening."""
+    """A node to be: a map with float64 weights that are still to be scaled, a pool or a flattening.
+
+    ``taps`` are those of a convolution, whose padding may be below 0 behind ``_widened``.
+    """
 
     kind: str
     shape: tuple[int, ...]
     op: Conv | Dense | AvgPool | None = None
     weight: np.ndarray = field(default_factory=lambda: np.zeros(0))
     bias: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    taps: Taps | None = None
 
     @property
     def is_map(self) -> bool:
@@ -136,7 +140,8 @@ def _pieces(edge: Edge, shape: tuple[int, ...], params: Arrays, dialect: Dialect
     for op in edge.ops:
         match op:
             case Conv():
-                found.append(_Piece("conv", shape, op, conv_weight(op, params).astype(np.float64)))
+                piece = _Piece("conv", shape, op, conv_weight(op, params).astype(np.float64))
+                found += [piece] if _side(op.taps) else _widened(piece, op)
             case Dense():
                 if len(shape) == 3:
                     found.append(_Piece("flatten", shape))
@@ -217,7 +222,7 @@ def _node(nir: Any, piece: _Piece, dialect: Dialect) -> Any:
     weight, bias = piece.weight.astype(np.float32), piece.bias.astype(np.float32)
     match piece.op:
         case Conv() as op:
-            weight, pads = _square(op, _ungrouped(op, weight))
+            weight, pads = _square(op.name, piece.taps or op.taps, _ungrouped(op, weight))
             return nir.Conv2d(
                 input_shape=piece.shape[:2],
                 weight=weight,
@@ -249,22 +254,49 @@ def _ungrouped(op: Conv, weight: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _square(op: Conv, weight: np.ndarray) -> tuple[np.ndarray, Pair]:
+def _shifts(taps: Taps) -> list[tuple[int, int]]:
+    """Taps by which the padding behind is longer than in front, along rows and columns, and what is left."""
+    return [divmod(pad[1] - pad[0], apart) for pad, apart in zip(taps.pads, taps.dilation)]
+
+
+def _side(taps: Taps) -> int | None:
+    """The side of the smallest square kernel with an even padding that does as ``taps`` do, if there is one."""
+    steps, rests = zip(*_shifts(taps))
+    least = max(own + abs(step) for own, step in zip(taps.sides, steps))
+    odd = {(own + step) % 2 for own, step in zip(taps.sides, steps)}
+    fitting = [side for side in (least, least + 1) if odd == {side % 2}]
+    return None if any(rests) or not fitting else fitting[0]
+
+
+def _widened(piece: _Piece, op: Conv) -> list[_Piece]:
+    """A convolution whose rows and columns do not agree on a side, behind one that adds zeros to its input.
+
+    That one has two by two taps, the columns' two apart, of which the last passes the input on: behind it lie a
+    row and two columns of zeros more, so that the next kernel may grow by one tap along the rows alone.
+    """
+    height, width, channels = piece.shape
+    weight = np.zeros((channels, channels, 2, 2))
+    weight[range(channels), range(channels), 1, 1] = 1
+    wider = Conv("", channels, 2, padding=((1, 1), (2, 2)), dilation=(1, 2))
+    (top, bottom), (left, right) = op.taps.pads
+    taps = op.taps._replace(pads=((top, bottom - 1), (left, right - 2)))
+    own = replace(piece, shape=(height + 1, width + 2, channels), taps=taps)
+    return [_Piece("conv", piece.shape, wider, weight, np.zeros(channels)), own]
+
+
+def _square(name: str, taps: Taps, weight: np.ndarray) -> tuple[np.ndarray, Pair]:
     """A kernel of equal sides, with zeros around it, and its padding: nir infers shapes from the rows alone.
 
     Zeros in front of a kernel make up for a padding that is larger there than behind, and the other way round.
     """
-    taps = op.taps
-    steps, rests = zip(*(divmod(pad[1] - pad[0], apart) for pad, apart in zip(taps.pads, taps.dilation)))
-    least = max(own + abs(step) for own, step in zip(taps.sides, steps))
-    odd = {(own + step) % 2 for own, step in zip(taps.sides, steps)}
-    fitting = [side for side in (least, least + 1) if odd == {side % 2}]
-    if any(rests) or not fitting:
+    side = _side(taps)
+    if side is None:
         raise UserError(
-            f"convolution {op.name} needs a padding that differs between its sides, which NIR's square kernels "
-            "cannot make up for: export to torch"
+            f"convolution {name} has taps {taps.dilation[0]} x {taps.dilation[1]} apart and a padding that "
+            "differs between its sides by no multiple of that, which NIR has no kernel for: export to torch"
         )
-    more = [fitting[0] - own for own in taps.sides]
+    steps = [step for step, _ in _shifts(taps)]
+    more = [side - own for own in taps.sides]
     around = [((extra + step) // 2, (extra - step) // 2) for extra, step in zip(more, steps)]
     wider = [pad[0] + front * apart for pad, (front, _), apart in zip(taps.pads, around, taps.dilation)]
     return np.pad(weight, ((0, 0), (0, 0), *around)), (wider[0], wider[1])

@@ -80,8 +80,10 @@ def test_the_graph_is_the_network(name, sums, tmp_path):
 
 
 @pytest.mark.parametrize("sums", [True, False])
-def test_the_graph_has_every_op_and_channels_that_start_apart(sums):
-    one, images = converted(random_snn(with_all_ops(even=True))), dyadic_images(20, (8, 6, 2))
+@pytest.mark.parametrize("even", [True, False])
+def test_the_graph_has_every_op_and_channels_that_start_apart(sums, even):
+    """Also where rows and columns ask for kernels of sides that no zeros make equal."""
+    one, images = converted(random_snn(with_all_ops(even=even))), dyadic_images(20, (8, 6, 2))
     found = interpreted(nir_graph(one, Dialect(sum_pools=sums)), images, ">")
     np.testing.assert_allclose(found, simulated(one, images), atol=1e-4)
 
@@ -152,8 +154,12 @@ def test_what_nir_cannot_hold_ends_in_a_sentence():
     leaks = np.full((1, 3), 0.5)
     with pytest.raises(UserError, match="membranes leak"):
         nir_files(converted(dyadic_snn("pool_after"), leak=leaks))
-    with pytest.raises(UserError, match=r"convolution a needs a padding that differs"):
-        nir_files(converted(random_snn(with_all_ops(even=False))))
+    uneven = Conv("a", 4, dilation=(1, 2), padding=((1, 1), (2, 1)))
+    layers = (Layer("a", (Edge(IMAGE, (uneven,)),)), Layer("b", (Edge(0, (Dense("b", 3),)),)))
+    with pytest.raises(
+        UserError, match=r"convolution a has taps 1 x 2 apart and a padding that differs.*to torch"
+    ):
+        nir_files(converted(random_snn(Network("uneven", (8, 6, 2), 3, layers, PLAIN["mean"], PLAIN["std"]))))
     layers = (
         Layer("a", (Edge(IMAGE, (Conv("a", 4),)),)),
         Layer("b", (Edge(0, (MaxPool(2), Dense("b", 3))),)),
