@@ -44,7 +44,7 @@ def main(
         debug = getattr(config, "debug", False)
         keep_compiled()
         if limit := few_addresses():  # XLA's own threads end the program where they get no memory
-            sentence = f"ulimit -v allows {limit / 1e9:.1f} GB: raise it if std::bad_alloc is all that is said next"
+            sentence = f"ulimit -v allows {limit / 1e9:.1f} GB: raise it if std::bad_alloc is all that is said"
             warn(TextConsole(stderr=True), sentence)
         work(config)
     except KeyboardInterrupt:
