@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import command
-from jaxsnn.analysis.early_exit import WISHES, chosen_rule, evaluated, exit_steps
+from jaxsnn.analysis.early_exit import WISHES, chosen_rule, evaluated, exit_steps, stops
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.errors import UserError
 from jaxsnn.records.exported_run import timesteps_of
@@ -59,9 +59,9 @@ def one_threshold(scores: np.ndarray, kind: str, most_changed: float) -> ExitRul
     best, fewest = ExitRule(kind, (np.inf,) * steps), float(steps)
     for threshold in np.quantile(sure, QUANTILES):
         rule = ExitRule(kind, (*[float(threshold)] * (steps - 1), np.inf))
-        stops = exit_steps(scores, rule)
-        if 1 - same[np.arange(len(stops)), stops - 1].mean() <= most_changed + 1e-12 and stops.mean() < fewest:
-            best, fewest = rule, float(stops.mean())
+        last = stops(sure, rule.thresholds)
+        if 1 - same[np.arange(len(last)), last - 1].mean() <= most_changed + 1e-12 and last.mean() < fewest:
+            best, fewest = rule, float(last.mean())
     return best
 
 
@@ -74,9 +74,9 @@ def unseen(scores: np.ndarray, kind: str, form: str, share: float, parts: int) -
     for part in range(parts):
         held = np.arange(len(scores)) % parts == part
         rule = FORMS[form](scores[~held], kind, share)
-        stops = exit_steps(scores[held], rule)
-        answers = scores[held][np.arange(len(stops)), stops - 1].argmax(-1)
-        steps.append(stops)
+        last = exit_steps(scores[held], rule)
+        answers = scores[held][np.arange(len(last)), last - 1].argmax(-1)
+        steps.append(last)
         changed.append(answers != scores[held][:, -1].argmax(-1))
     return float(np.concatenate(steps).mean()), float(np.concatenate(changed).mean())
 

@@ -7,7 +7,7 @@ than one threshold for all steps at the same agreement, and margins save more th
 images, 10,000 others).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,9 +30,14 @@ RATES = np.geomspace(1e-5, 0.5, 200)
 
 def exit_steps(scores: np.ndarray, rule: ExitRule) -> np.ndarray:
     """After how many steps each image stops, (B,) of scores (B, T, classes): T where it is never sure."""
-    sure = rule.sure(scores)
-    sure[:, -1] = True
-    return sure.argmax(1) + 1
+    return stops(confidence(scores, rule.kind), rule.thresholds)
+
+
+def stops(sure: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """After how many steps images whose confidence is ``sure`` (B, T) stop, (B,)."""
+    reached = sure >= np.asarray(thresholds)
+    reached[:, -1] = True
+    return reached.argmax(1) + 1
 
 
 def chosen_rule(scores: np.ndarray, kind: str, most_changed: float) -> ExitRule:
@@ -50,25 +55,28 @@ def chosen_rule(scores: np.ndarray, kind: str, most_changed: float) -> ExitRule:
     same = scores.argmax(-1) == scores[:, -1:].argmax(-1)
     rows = np.arange(len(scores))
     best, fewest = ExitRule(kind, (np.inf,) * scores.shape[1]), float(scores.shape[1])
+    ranked = [_ranked(values, right) for values, right in zip(sure.T[:-1], same.T[:-1])]
     for rate in RATES:
-        rule = ExitRule(kind, _thresholds(sure, same, rate))
-        steps = exit_steps(scores, rule)
+        thresholds = (*(_threshold(*each, rate) for each in ranked), np.inf)
+        steps = stops(sure, thresholds)
         if 1 - same[rows, steps - 1].mean() <= most_changed + 1e-12 and steps.mean() < fewest:
-            best, fewest = rule, float(steps.mean())
+            best, fewest = ExitRule(kind, thresholds), float(steps.mean())
     return best
 
 
-def _thresholds(sure: np.ndarray, same: np.ndarray, rate: float) -> tuple[float, ...]:
-    """Of each step the lowest confidence (B, T) above which at most a share ``rate`` is not the ``same``."""
-    found = []
-    for values, right in zip(sure.T[:-1], same.T[:-1]):
-        order = np.argsort(-values, kind="stable")
-        wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
-        # images that are equally sure stop together: a threshold is judged after the last of them
-        whole = np.append(values[order][:-1] != values[order][1:], True)
-        good = np.flatnonzero((wrong <= rate) & whole)
-        found.append(float(values[order][good[-1]]) if len(good) else np.inf)
-    return (*found, np.inf)
+def _ranked(values: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences (B,) of a step from the highest down, and which share of those up to each is not ``right``."""
+    order = np.argsort(-values, kind="stable")
+    wrong = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
+    # images that are equally sure stop together: a threshold is judged after the last of them
+    whole = np.append(values[order][:-1] != values[order][1:], True)
+    return values[order][whole], wrong[whole]
+
+
+def _threshold(values: np.ndarray, wrong: np.ndarray, rate: float) -> float:
+    """The lowest confidence above which at most a share ``rate`` is wrong."""
+    good = np.flatnonzero(wrong <= rate)
+    return float(values[good[-1]]) if len(good) else np.inf
 
 
 @dataclass(frozen=True)
