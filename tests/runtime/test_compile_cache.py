@@ -45,9 +45,10 @@ def test_a_full_disk_in_the_cache_folder_ends_no_run(monkeypatch, tmp_path):
 
 
 def test_the_loops_of_the_simulator_are_not_kept_in_the_package():
-    from jaxsnn.simulation.events import kernels
+    from jaxsnn.simulation.events import kernels, patterns
 
     loops = [
+        patterns.spiking_patterns,
         kernels.constant_layer,
         kernels.spiking_layer,
         kernels.readout,

@@ -30,7 +30,7 @@ def runs(monkeypatch):
 def test_one_image_is_run_in_a_thread_for_as_long_as_the_context(runs):
     with ahead.compiling(SMALL, Plan(backend="events", precision="int8")):
         pass
-    assert runs == [("compiling", SMALL, (1, *NETWORK.input_shape), 1, "int8")]
+    assert runs == [("compiling", SMALL, (1, *NETWORK.input_shape), 2, "int8")]
 
 
 def test_other_back_ends_have_nothing_to_compile_ahead(runs):

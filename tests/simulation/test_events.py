@@ -26,7 +26,7 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.simulation import backends
 from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.events import run
-from jaxsnn.simulation.events.lowering import _rows_at_once, _spans
+from jaxsnn.simulation.events.lowering import _rows_at_once, _spans, interleave
 from jaxsnn.simulation.observe import observe, observe_images
 from jaxsnn.simulation.plan import Plan
 
@@ -150,7 +150,8 @@ def test_more_int8_rows_than_int16_can_hold_are_summed_in_pieces():
     constant = np.zeros((1, 1, 1, 64), np.int32)
     gains = np.ones((1, 64), np.int32)
     limits = np.array([_rows_at_once(weights)])
-    event_kernels.readout((weights,), (rows,), (starts,), (spans,), limits, gains, constant, scores, curve)
+    edge = (interleave(weights),), (rows,), (starts,), (spans,)
+    event_kernels.readout(*edge, limits, gains, constant, scores, curve)
     assert limits[0] == 258
     assert (scores == 127_000).all() and (curve == 127_000).all()
 

@@ -136,10 +136,10 @@ def test_a_task_of_events_fits_into_its_share_of_memory(monkeypatch):
     def shape(work, limit):
         return run.task_shape(shapes, Plan(threads=2, memory_limit=limit), work)
 
-    assert shape(100, 4 * 16 * 19 * 17) == (16, 1) and shape(100, 4 * 16 * 19 * 17 - 4) == (8, 2)
+    assert shape(100, 4 * 8 * 19 * 17) == (8, 1) and shape(100, 4 * 8 * 19 * 17 - 4) == (4, 2)
     assert shape(100, 4) == (1, 1) and shape(5, 10**6)[0] == 2 and shape(1, 10**6)[0] == 1
-    whole = (run.SPIKES_IN_MEMORY - 16 * 19 * 4) // (16 * 19 * 13)
-    assert shape(1000, None) == (16, whole)
+    whole = (run.SPIKES_IN_MEMORY - 8 * 19 * 4) // (8 * 19 * 13)
+    assert shape(1000, None) == (8, whole // 4 * 4)
 
 
 def test_constant_drives_are_held_for_as_many_images_as_fit(monkeypatch):

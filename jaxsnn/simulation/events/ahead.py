@@ -27,11 +27,11 @@ def compiling(snn: SNN, plan: Plan, dynamics: Dynamics = Dynamics()) -> Iterator
     genes = Genes(np.ones((1, len(snn.network.spiking))))
     image = np.zeros((1, *snn.network.input_shape), np.uint8)
 
-    def one_step() -> None:
-        with suppress(Exception):
-            run(snn, genes, image, 1, dynamics, chosen, lambda count: None)
+    def few_steps() -> None:
+        with suppress(Exception):  # one step has loops of its own
+            run(snn, genes, image, 2, dynamics, chosen, lambda count: None)
 
-    thread = threading.Thread(target=one_step, name="compiling", daemon=True)
+    thread = threading.Thread(target=few_steps, name="compiling", daemon=True)
     thread.start()
     yield
     thread.join()

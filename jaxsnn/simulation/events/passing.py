@@ -5,7 +5,8 @@
 
 import numpy as np
 
-from jaxsnn.simulation.events.kernels import compiled, lowest_bit
+from jaxsnn.simulation.events.kernels import compiled
+from jaxsnn.simulation.events.vectors import lowest_bit
 
 
 @compiled
