@@ -141,6 +141,18 @@ def test_merged_weights_beyond_16_bits_are_still_exact(first, seed):
         np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_layer_hears_each_image_beside_spikes(backend):
+    """Two images in one task: what an image gives a layer beside its spikes is that image's own."""
+    both = (Edge(IMAGE, (Conv("c1", 4, bias=True),)), Edge(0, ()))
+    snn = dyadic(network_of([(Edge(IMAGE, (Conv("c0", 4),)),), both], (6, 6, 2)), 3)
+    images, theta = dyadic_images(2, (6, 6, 2)), np.array([[1.25, 2.75]])
+    _, spikes, scores = reference.simulate(snn, theta[0], images, STEPS, ">", "none", x=images.astype(float))
+    found, right = found_by(backend, snn, theta, images)
+    np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
+    np.testing.assert_array_equal(right[0], (scores.argmax(-1) == np.arange(2) % 3).T)
+
+
 @pytest.mark.skipif(not available(), reason="Numba is not installed")
 @pytest.mark.parametrize("ops", [(Conv("d", 128, (3, 2), groups=64), AvgPool(2)), (AvgPool(2, 1),)])
 def test_many_groups_are_added_weight_by_weight(ops):
