@@ -143,7 +143,7 @@ def test_merged_weights_beyond_16_bits_are_still_exact(first, seed):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_layer_hears_each_image_beside_spikes(backend):
-    """Two images in one task: what an image gives a layer beside its spikes is that image's own."""
+    """What an image gives a layer beside its spikes is that image's own."""
     both = (Edge(IMAGE, (Conv("c1", 4, bias=True),)), Edge(0, ()))
     snn = dyadic(network_of([(Edge(IMAGE, (Conv("c0", 4),)),), both], (6, 6, 2)), 3)
     images, theta = dyadic_images(2, (6, 6, 2)), np.array([[1.25, 2.75]])
