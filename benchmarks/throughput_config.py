@@ -10,13 +10,16 @@ from jaxsnn.cli.options import DebugOptions
 from jaxsnn.errors import UserError
 from jaxsnn.runtime.checks import at_least, in_range
 
+NETWORKS = ("vgg15", "embedded", "vgg15-224")
+
 
 @dataclass(frozen=True)
 class ThroughputConfig(DebugOptions):
     """Measure the population simulator and its peers."""
 
-    networks: tuple[Literal["vgg15", "embedded", "vgg15-224"], ...] = ("vgg15", "embedded", "vgg15-224")
-    """VGG15 with random weights, the network that comes with the package, VGG15 on 224x224 images."""
+    networks: tuple[Literal["vgg15", "embedded", "vgg15-224"], ...] = ()
+    """VGG15 with random weights, the network that comes with the package, VGG15 on 224x224 images; default: all
+    three, and none beside --weights."""
     weights: tuple[Path, ...] = ()
     """Files of trained networks to measure too."""
     data: str = "random"
@@ -43,6 +46,8 @@ class ThroughputConfig(DebugOptions):
     """Nominal timesteps of the comparison."""
     peer_population: int = 1
     """Candidates that ours simulates in the comparison; the peers do one."""
+    peer_scale: float = 1.0
+    """Factor on our thresholds in the comparison; a peer's time does not depend on them."""
     batches: tuple[int, ...] = (1, 4, 16, 64)
     """Batch sizes from which each peer gets its best."""
     sweep: bool = False
@@ -67,7 +72,7 @@ class ThroughputConfig(DebugOptions):
         at_least(self, population=1, timesteps=1, batches=1, images=1, rounds=1)
         at_least(self, peer_images=1, peer_timesteps=1, peer_population=1, seed=0)
         in_range(self, "(0, inf)", "scales")
-        in_range(self, "(0, inf)", "limit")
+        in_range(self, "(0, inf)", "limit", "peer_scale")
         self._check_contenders()
         for path in self.weights:
             if not path.is_file():
@@ -75,7 +80,7 @@ class ThroughputConfig(DebugOptions):
         if self.data != "random":
             data.load(self.data, "test", self.data_dir, limit=1)
         if not self.quick:
-            return self
+            return self if self.networks or self.weights else replace(self, networks=NETWORKS)
         one = replace(self, networks=("vgg15",), population=(5,), timesteps=(42,), batches=(16,))
         return replace(one, images=4, peer_images=16)
 

@@ -180,6 +180,7 @@ def request_for(config: ThroughputConfig, worker: Worker, images: int, steps: in
         "timesteps": config.peer_timesteps,
         "delay": config.delay,
         "candidates": config.peer_population,
+        "scale": config.peer_scale,
     }
 
 
