@@ -29,7 +29,10 @@ SPREAD = {"threshold": 0.5, "bias": 0.4, "start": 0.4}
 SHRINK = 0.6
 """Factor on that width from sweep to sweep."""
 AFTERWARDS = 2
-"""Corrections of the mean error after the descent."""
+"""Corrections of the mean error after the descent, which trades it for squared error."""
+MEAN_WEIGHT = 16
+"""Of a channel's squared mean error beside its mean squared error, where a correction is judged. In what the next
+layer sums up single errors average out, but not those that all images share."""
 UNROLLED = 32
 """Timesteps up to which XLA sees no loop: with more it compiles for minutes."""
 POINTS = 11
@@ -42,7 +45,8 @@ class Recipe:
 
     Attributes:
         channels: a threshold for each channel; otherwise for each layer.
-        correct: take the mean error of each channel back by its bias, before the descent and in the read-out.
+        correct: take the mean error of each channel back by its bias, after the descent and in the read-out; also
+            before the descent where biases are no part of it.
         descend: what is chosen for each channel on its actual currents by coordinate descent, any of "threshold",
             "bias" and "start".
         amplitudes: let a spike be worth what fits best, rather than its threshold.
@@ -154,27 +158,39 @@ def fit_layer(
         scaled = np.asarray(targets / shape).reshape(-1, 1)  # one number for the whole layer
         theta = mmse_thresholds(scaled, recipe.timesteps)[0] * shape
     bias, start = np.zeros(channels), np.full(channels, START)
+    names = [name for name in recipe.descend if biased or name != "bias"]
     correct = recipe.correct and biased
-    for _ in range(2 if correct else 0):
+    # where biases are part of the descent, it ends in better places without a correction before it
+    for _ in range(2 if correct and "bias" not in names else 0):
         bias = bias - np.asarray(_mean_errors(*_float(theta, bias, start), *fixed))
     before = _quality(theta, bias, start, fixed, False)
-    first = np.asarray(_errors(*_float(theta, bias, start), *fixed, False)[0])
-    names = [name for name in recipe.descend if biased or name != "bias"]
+    first = np.asarray(_errors(*_float(theta, bias, start), *fixed, False)[0], np.float64)
     for sweep in range(recipe.sweeps):
         width = SHRINK**sweep
         for name in names:
             together = name == "threshold" and shape is not None
             theta, bias, start = _coordinate(theta, bias, start, name, width, fixed, free, together)
-    corrected = bias
-    for _ in range(AFTERWARDS if correct and names else 0):  # the descent trades mean error for squared error
-        _, amplitude, mean = _errors(*_float(theta, corrected, start), *fixed, free)
-        corrected = corrected - np.asarray(mean, np.float64) * theta / np.asarray(amplitude, np.float64)
-    bias = np.where(
-        np.asarray(_errors(*_float(theta, corrected, start), *fixed, free)[0]) <= first, corrected, bias
-    )
+    if correct and names:
+        bias = _corrected(theta, bias, start, fixed, free, first)
     amplitude = np.asarray(_errors(*_float(theta, bias, start), *fixed, free)[1], np.float64)
     amplitude = amplitude if free else theta
     return Cells((theta, amplitude, bias, start)), before, _quality(theta, bias, start, fixed, free)
+
+
+def _corrected(theta, bias, start, fixed, free: bool, most: np.ndarray) -> np.ndarray:
+    """Biases that take the mean errors back, in the channels where that does not cost more than it is worth.
+
+    Args:
+        most: squared errors (C,) that no channel may exceed.
+    """
+    count, changed, squared, costs = fixed[1].shape[0], bias, most, []
+    for index in range(AFTERWARDS + 1):
+        found = _errors(*_float(theta, changed, start), *fixed, free)
+        squared, amplitude, mean = (np.asarray(part, np.float64) for part in found)
+        costs.append(squared + MEAN_WEIGHT * count * mean**2)
+        if index < AFTERWARDS:
+            changed = changed - mean * theta / amplitude
+    return np.where((costs[-1] <= costs[0]) & (squared <= most), changed, bias)
 
 
 def _float(*parts: np.ndarray) -> tuple:
