@@ -18,6 +18,12 @@ jax.config.update("jax_numpy_dtype_promotion", "standard")
 COMPILED = pytest.StashKey[str]()
 
 
+AS_USERS_HAVE_IT = {"simulation", "networks", "exports", "examples"}
+"""Folders of tests of what the compiled simulator computes: they leave out none of the compiler's passes."""
+INTERPRETED = {"test_gpu.py", "test_tpu.py"}
+"""Of these, the ones whose kernels no user compiles for a CPU."""
+
+
 def pytest_configure(config):
     """The same program is compiled once for all tests of a process: JAX keeps it in a folder that starts empty.
 
@@ -45,6 +51,18 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_unconfigure(config):
     if COMPILED in config.stash:
         shutil.rmtree(config.stash[COMPILED], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiler(request):
+    """Everywhere else LLVM's passes are left out, which took half of the tests' time; XLA's own remain.
+
+    What was compiled the other way is forgotten, so that the programs that a test compares are compiled alike.
+    """
+    fast = request.path.parent.name not in AS_USERS_HAVE_IT or request.path.name in INTERPRETED
+    if jax.config.read("jax_disable_most_optimizations") != fast:
+        jax.clear_caches()
+        jax.config.update("jax_disable_most_optimizations", fast)
 
 
 @pytest.fixture(scope="session")

@@ -103,7 +103,7 @@ def test_bad_input_is_one_clear_sentence(command, sentence, run, tmp_path):
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_an_unknown_option_is_named(name, run):
-    given = ["cifar10"] if name == "reproduce" else []
+    given = {"reproduce": ["cifar10"], "early_exit": ["RUN"]}.get(name, [])
     code, said = run(name, *given, "--no-such-option")
     assert code == 2 and "--no-such-option" in said and "Traceback" not in said
 

@@ -12,7 +12,7 @@ from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.networks.weights import embedded_path, load_weights
-from jaxsnn.simulation.observe import observe, record
+from jaxsnn.simulation.observe import observe, observe_images, record
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,15 @@ def test_its_accuracy_reaches_the_anns_as_time_grows(snn):
     """
     calibrated = calibrate(snn.network, snn.params, data.load("embedded", "train", limit=200).images)
     test = data.load("embedded", "test", limit=200)
-    right = ann_right(snn.network, snn.params, test.images, test.labels)
     predicted = np.asarray(ann_forward(snn.network, snn.params, test.images)[-1].argmax(-1))
+    right = predicted == test.labels
     genes, none = calibrated.genes(99.9, v0=0.5), Dynamics(delay="none")
-    correct = observe(snn, genes, test.images, test.labels, timesteps=150, dynamics=none).correct[0, -1]
+    seen, alike = observe_images(snn, genes, test.images, predicted, timesteps=150, dynamics=none)
+    assert seen.accuracy[0, -1] > 0.95
+    # where the two answer alike they are right alike: only the others are simulated for their own labels
+    other = ~alike[0, :, -1]
+    correct = right[~other].sum()
+    if other.any():
+        rest = observe(snn, genes, test.images[other], test.labels[other], timesteps=150, dynamics=none)
+        correct += rest.correct[0, -1]
     assert abs(correct - right.sum()) <= 2  # of 200: 1 point
-    assert observe(snn, genes, test.images, predicted, timesteps=150, dynamics=none).accuracy[0, -1] > 0.95
