@@ -186,7 +186,7 @@ def changed_packed(inner: Mutation) -> Mutation:
             held = gzip.decompress(content)
         except (OSError, EOFError, zlib.error):
             return changed_bytes(content, others, rng)
-        return gzip.compress(inner(held, (), rng), 1)
+        return gzip.compress(inner(held, (), rng), 1, mtime=0)
 
     return changed
 
