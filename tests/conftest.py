@@ -55,7 +55,7 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(scope="module", autouse=True)
 def compiler(request):
-    """Everywhere else LLVM's passes are left out, which took half of the tests' time; XLA's own remain.
+    """Everywhere else LLVM's passes are left out, a sixth of the tests' time or less; XLA's own remain.
 
     What was compiled the other way is forgotten, so that the programs that a test compares are compiled alike.
     """

@@ -183,14 +183,19 @@ def _corrected(theta, bias, start, fixed, free: bool, most: np.ndarray) -> np.nd
     Args:
         most: squared errors (C,) that no channel may exceed.
     """
-    count, changed, squared, costs = fixed[1].shape[0], bias, most, []
-    for index in range(AFTERWARDS + 1):
-        found = _errors(*_float(theta, changed, start), *fixed, free)
+
+    def judged(biases: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Squared errors, what they and the mean errors cost, and what would take the latter back."""
+        found = _errors(*_float(theta, biases, start), *fixed, free)
         squared, amplitude, mean = (np.asarray(part, np.float64) for part in found)
-        costs.append(squared + MEAN_WEIGHT * count * mean**2)
-        if index < AFTERWARDS:
-            changed = changed - mean * theta / amplitude
-    return np.where((costs[-1] <= costs[0]) & (squared <= most), changed, bias)
+        return squared, squared + MEAN_WEIGHT * len(fixed[1]) * mean**2, mean * theta / amplitude
+
+    squared, cost, excess = judged(bias)
+    least, changed = cost, bias
+    for _ in range(AFTERWARDS):
+        changed = changed - excess
+        squared, cost, excess = judged(changed)
+    return np.where((cost <= least) & (squared <= most), changed, bias)
 
 
 def _float(*parts: np.ndarray) -> tuple:
