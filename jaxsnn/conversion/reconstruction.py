@@ -105,9 +105,11 @@ def correction(inputs: np.ndarray, error: np.ndarray, centred: bool) -> np.ndarr
     if not level > 0 or held.all():
         return nothing
     fitted, rest = (_Sums.of(inputs[part], error[part]) for part in (~held, held))
-    tried = [(np.inf, nothing), *((ridge, fitted.solve(ridge * level)) for ridge in RIDGES)]
-    ridge, change = min(tried, key=lambda one: rest.left(one[1]))
-    return change if ridge == np.inf else (fitted + rest).solve(ridge * level)
+    tried = [(ridge, fitted.solve(ridge * level)) for ridge in RIDGES]
+    changes = [(np.inf, nothing), *((ridge, change) for ridge, change in tried if change is not None)]
+    ridge, change = min(changes, key=lambda one: rest.left(one[1]))
+    whole = None if ridge == np.inf else (fitted + rest).solve(ridge * level)
+    return change if whole is None else whole
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,16 @@ class _Sums:
     def __add__(self, other: "_Sums") -> "_Sums":
         return _Sums(self.count + other.count, self.gram + other.gram, self.cross + other.cross)
 
-    def solve(self, penalty: float) -> np.ndarray:
-        """argmin over w of the mean of |y - x w|^2 + penalty |w|^2."""
+    def solve(self, penalty: float) -> np.ndarray | None:
+        """argmin over w of the mean of |y - x w|^2 + penalty |w|^2; None where the penalty is too small for it.
+
+        Sums of float32 products of many inputs alike are off by more than a small penalty.
+        """
         ridged = self.gram + penalty * self.count * np.eye(len(self.gram))
-        return scipy.linalg.solve(ridged, self.cross, assume_a="pos", overwrite_a=True, check_finite=False)
+        try:
+            return scipy.linalg.solve(ridged, self.cross, assume_a="pos", overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            return None
 
     def left(self, w: np.ndarray) -> float:
         """Sum of |y - x w|^2, less that of |y|^2, which is the same for all."""
