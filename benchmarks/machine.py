@@ -70,9 +70,14 @@ def _jax_dots() -> Iterator[tuple[str, str, float]]:
     import jax
     import jax.numpy as jnp
 
+    from jaxsnn.runtime import int8_products
+
     rng = np.random.default_rng(0)
     for precision, out in (("float32", jnp.float32), ("bfloat16", jnp.float32), ("int8", jnp.int32)):
-        dot = jax.jit(lambda a, b, out=out: jax.lax.dot(a, b, preferred_element_type=out))
+        options = int8_products.OPTIONS if precision == "int8" and int8_products.fast() else None
+        dot = jax.jit(
+            lambda a, b, out=out: jax.lax.dot(a, b, preferred_element_type=out), compiler_options=options
+        )
         for size in DOT_SIZES["cpu" if jax.default_backend() == "cpu" else "accelerator"]:
             a, b = (jnp.asarray(rng.uniform(-9, 9, (size, size)), precision) for _ in range(2))
             yield precision, "jax", _dot_rate(size, lambda a=a, b=b, dot=dot: jax.block_until_ready(dot(a, b)))

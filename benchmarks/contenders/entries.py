@@ -62,6 +62,7 @@ OURS: dict[str, Entry] = {
     ),
     "jaxsnn XLA": Entry(ours(backend="xla"), executed_macs=our_macs),
     "jaxsnn XLA bf16": Entry(ours(backend="xla", precision="bfloat16"), "bfloat16", executed_macs=our_macs),
+    "jaxsnn XLA int8": Entry(ours(backend="xla", precision="int8"), "int8", executed_macs=our_macs),
 }
 """Our back-ends and precisions: ``ours`` takes the fields of ``Plan``."""
 

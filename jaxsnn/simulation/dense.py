@@ -18,15 +18,18 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.senders import has_gates, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.runtime import int8_products
 from jaxsnn.runtime.memory import device_memory
 from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation import gpu, kernels, tpu
 from jaxsnn.simulation.integers import (
     IntegerSNN,
+    dense_alone,
     integer_neurons,
     integer_pixels,
     quantize,
     readout_units,
+    wide_products,
     wire_integers,
 )
 from jaxsnn.simulation.plan import Plan
@@ -79,7 +82,8 @@ def chunks(
     held = _held.setdefault(snn, {})
     what = (dynamics.delay, timesteps, per_image, plan.precision, plan.block, across * along)
     rows = min(rows, held.get(what, rows))
-    call = functools.partial(simulate, network, dynamics, timesteps, per_image, plan.precision, mesh)
+    compiled = program(plan.precision)
+    call = functools.partial(compiled, network, dynamics, timesteps, per_image, plan.precision, mesh)
     if scored:
         call = functools.partial(call, scored=True)
     start, left = 0, len(images)
@@ -237,7 +241,7 @@ def memory(
             jax.ShapeDtypeStruct((images,), np.int32),
             jax.ShapeDtypeStruct((images,), bool),
         )
-        lowered = simulate.lower(
+        lowered = program(precision).lower(
             network, dynamics, timesteps, per_image, precision, None, block, params, each, *arguments
         )
         found = lowered.compile().memory_analysis()
@@ -261,8 +265,7 @@ def _padded(images: np.ndarray, labels: np.ndarray, size: int) -> tuple[np.ndarr
 STATIC = ("network", "dynamics", "timesteps", "per_image", "precision", "mesh", "block", "scored")
 
 
-@functools.partial(jax.jit, static_argnames=STATIC)
-def simulate(
+def simulate_chunk(
     network: Network,
     dynamics: Dynamics,
     timesteps: int,
@@ -305,6 +308,15 @@ def simulate(
     )
 
 
+simulate = jax.jit(simulate_chunk, static_argnames=STATIC)
+_simulate_int8 = jax.jit(simulate_chunk, static_argnames=STATIC, compiler_options=int8_products.OPTIONS)
+
+
+def program(precision: str) -> jax.stages.Wrapped:
+    """``simulate_chunk``, compiled in the way that suits this device."""
+    return _simulate_int8 if precision == "int8" and int8_products.fast() else simulate
+
+
 def _simulate(
     network: Network,
     dynamics: Dynamics,
@@ -319,12 +331,13 @@ def _simulate(
     labels: jax.Array,
     real: jax.Array,
 ) -> tuple[jax.Array, list[jax.Array], jax.Array | None]:
-    """``simulate`` on one device."""
+    """``simulate_chunk`` on one device."""
     steps = max(0, timesteps - dynamics.silent_steps(network))
     integer = precision == "int8"
     ours = _kernels(network, precision)
     if integer:
-        wiring = wire_integers(network, params, images, narrow=ours is not None)
+        narrow = dense_alone if ours is not None else wide_products if int8_products.fast() else None
+        wiring = wire_integers(network, params, images, narrow)
     else:
         wiring = wire(network, params, images, precision)
     layers = [] if ours is None else ours.layers_of(network, params, precision)

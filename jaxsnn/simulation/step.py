@@ -82,11 +82,16 @@ def wire(
             else:
                 kernels = without_biases(params)
                 if dtype is not None:
-                    kernels = {name: value.astype(dtype) for name, value in kernels.items()}
+                    kernels = {name: _held(value.astype(dtype)) for name, value in kernels.items()}
                 maps.append((sender, linear_map(edge.linear, kernels, shape, sums=exact)))
         constant.append(fixed)
         synapses.append(maps)
     return Wiring(constant, synapses)
+
+
+def _held(kernel: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """A kernel as products read it: a CPU's are float32, and widening at each of them made bfloat16 slower."""
+    return kernel.astype(jnp.float32) if jax.default_backend() == "cpu" else kernel
 
 
 def without_biases(params: Arrays) -> dict[str, np.ndarray | jax.Array]:

@@ -21,6 +21,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.finetune import FinetuneConfig, finetune
 from jaxsnn.networks.architectures import architecture
 from jaxsnn.networks.description import layer_shapes, shapes_of
+from jaxsnn.networks.linear_maps import MATRIX_POSITIONS
 from jaxsnn.optimize import OptimizeConfig, optimize
 from jaxsnn.training.bptt import step_bytes
 
@@ -52,7 +53,7 @@ def test_running_times_are_eq_19(monkeypatch):
     config = Config(measure="small", memory=3.5, unrolled=(50,), side=32, measure_side=64)
     (row,) = memory_rows(config, Console(quiet=True))["rows"]
     sizes = [architecture("vgg15", classes=1000, input_shape=(n, n, 3)) for n in (32, 64)]
-    work = [macs(network, fold=True, first=False, matrix_positions=64) for network in sizes]
+    work = [macs(network, fold=True, first=False, matrix_positions=MATRIX_POSITIONS) for network in sizes]
     assert row["measured"]["batch"] == 2 and row["measured"]["timesteps"] == 25
     assert row["bptt_batch_s"] == pytest.approx(7.0 * 3 / 2 * 50 / 25 * work[0] / work[1])
 

@@ -1,15 +1,25 @@
 """int8: integer arithmetic that is what its definition says, and says where it would not be."""
 
+import jax
 import numpy as np
 import pytest
 
 from helpers.integer_reference import integer_reference
-from helpers.networks import BACKENDS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds
+from helpers.networks import BACKENDS, PLAIN, dyadic_images, dyadic_snn, dyadic_thresholds, random_snn
 from jaxsnn.errors import UserError
 from jaxsnn.networks.architectures import vgg
 from jaxsnn.networks.description import IMAGE, AvgPool, Conv, Dense, Edge, Layer, Network
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
-from jaxsnn.simulation.integers import _check_range, _check_size, _reach, quantize
+from jaxsnn.runtime import int8_products
+from jaxsnn.simulation.integers import (
+    _check_range,
+    _check_size,
+    _reach,
+    integer_pixels,
+    quantize,
+    wide_products,
+    wire_integers,
+)
 from jaxsnn.simulation.observe import observe, observe_images
 from jaxsnn.simulation.plan import Plan
 
@@ -30,6 +40,32 @@ def test_spikes_equal_the_integer_reference(name, backend):
     assert all(s.any() for s in spikes)
     np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
     np.testing.assert_array_equal(right[0], (scores.argmax(-1) == labels).T)
+
+
+@pytest.mark.skipif(not int8_products.fast(), reason="this CPU has no instructions for int8")
+def test_a_cpu_multiplies_what_spikes_drive_in_int8_and_a_few_outputs_in_float32():
+    network = vgg([[16], [16]], [], name="wide", **PLAIN)
+    snn, images, labels = random_snn(network, starts=False), dyadic_images(4), np.arange(4) % 3
+    theta = np.full((1, 2), 0.25, np.float32)
+    found, right = observe_images(
+        snn,
+        Genes(theta),
+        images,
+        labels,
+        timesteps=5,
+        dynamics=Dynamics(delay="none"),
+        plan=Plan(backend="xla", precision="int8"),
+    )
+    spikes, scores = integer_reference(snn, theta[0].astype(float), images, 5, 0.0)
+    assert all(s.any() for s in spikes)
+    np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
+    np.testing.assert_array_equal(right[0], (scores.argmax(-1) == labels).T)
+    whole = quantize(snn)
+    wiring = wire_integers(whole.network, whole.kernels, integer_pixels(whole, images), wide_products)
+    for maps, shape, kind in zip(wiring.synapses[1:], [(4, 4, 16), (2, 2, 16)], ["i8>", "f32>"]):
+        text = jax.jit(maps[0][1]).lower(np.ones((2, *shape), np.float32)).as_text()
+        products = [line for line in text.splitlines() if "dot_general" in line]
+        assert len(products) == 1 and kind in products[0].split(":")[-1].split("->")[0]
 
 
 @pytest.mark.slow
