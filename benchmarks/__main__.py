@@ -17,6 +17,7 @@ BENCHMARKS = {
     "early_exit": "when images stop: rules judged on training images, the one that is chosen on test images",
     "frontier": "one search of a frontier beside sweeps of single searches, at equal image evaluations",
     "rivals": "the systems of the paper's tables, and newer ones, on one network: accuracy, energy, preparation",
+    "attacks": "Table III: one network and its spiking rivals under FGSM and PGD, clean and adversarially trained",
     "reproduce": "the paper's CIFAR-10 result with a network of one's own: Table II and Fig. 3(a)",
     "bptt": "the search against backpropagation through time: the paper's Fig. 4 and Fig. 5",
     "kills": "kill runs at random moments, resume them, and compare with an uninterrupted one",

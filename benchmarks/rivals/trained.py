@@ -50,9 +50,12 @@ def _percentile(job: Job, factor: float) -> np.ndarray:
     return factor * calibrate(job.network, job.snn.params, job.images).threshold(99.7)[None]
 
 
-def _trained(job: Job, name: str, cell: Leaky, start: Genes, parts: tuple[str, ...]) -> Converted:
-    """Train once for all timesteps; simulate with the same cell."""
+def _trained(
+    job: Job, name: str, cell: Leaky, start: Genes, parts: tuple[str, ...], timesteps: int | None = None
+) -> Converted:
+    """Train once for all timesteps, at ``timesteps`` instead of the system's own; simulate with the same cell."""
     effort = EFFORTS[name]
+    effort = replace(effort, timesteps=timesteps or effort.timesteps)
     if name not in job.shared:
         effort = replace(effort, epochs=effort.epochs if job.epochs is None else job.epochs, batch=job.batch)
         cells, every_step = per_layer(job.network, cell), name == "bptt"
@@ -76,19 +79,19 @@ def diet(job: Job) -> Converted:
     return _trained(job, "diet", Leaky(fire=TRIANGLE), start, ("weights", "thresholds", "leak"))
 
 
-def hybrid(job: Job) -> Converted:
-    """Weights, from 0.7 of spike-norm's thresholds."""
+def hybrid(job: Job, timesteps: int | None = None) -> Converted:
+    """Weights, from 0.7 of spike-norm's thresholds; trained at ``timesteps``."""
     start = Genes(0.7 * spike_norm(job)[None])
     cell = Leaky(fire=TRIANGLE, coding=Poisson(largest_input(job.network)))
-    return _trained(job, "hybrid", cell, start, ("weights",))
+    return _trained(job, "hybrid", cell, start, ("weights",), timesteps)
 
 
-def lee(job: Job) -> Converted:
-    """Weights, leaky neurons that are reset to zero."""
+def lee(job: Job, timesteps: int | None = None) -> Converted:
+    """Weights, leaky neurons that are reset to zero; trained at ``timesteps``."""
     theta = _percentile(job, 1.0)
     start = Genes(theta, None, np.full_like(theta, 0.99))
     cell = Leaky(fire=TRIANGLE, to_zero=True, coding=Poisson(largest_input(job.network)))
-    return _trained(job, "lee", cell, start, ("weights",))
+    return _trained(job, "lee", cell, start, ("weights",), timesteps)
 
 
 def plif(job: Job) -> Converted:
