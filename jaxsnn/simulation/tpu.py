@@ -57,14 +57,19 @@ def _kernel(*refs, taps: Taps | None, grid: Grid, steps: int, comparison: str, l
             if taps.pooled:
                 _squares(kept, taps.source, grid, before)
             sums[...] = jnp.zeros(sums.shape, sums.dtype)
-            for tap in range(w_ref.shape[0]):
-                place = tap % len(taps.offsets)
-                if taps.pooled:
-                    read = pl.ds(taps.offsets[place], own)
-                    x = jnp.concatenate([one[read, :] for one in _corner(kept, taps.phases[place])], 1)
-                else:
-                    x = kept[0][pl.ds(before + taps.offsets[place], own), :]
-                sums[...] += jnp.dot(x.astype(jnp.bfloat16), w_ref[tap], preferred_element_type=jnp.float32)
+
+            def term(t, _):
+                for tap, (offset, phase) in enumerate(zip(taps.offsets, taps.phases)):
+                    if taps.pooled:
+                        x = jnp.concatenate([one[pl.ds(offset, own), :] for one in _corner(kept, phase)], 1)
+                    else:
+                        x = kept[0][pl.ds(before + offset, own), :]
+                    w = w_ref[t * len(taps.offsets) + tap]
+                    sums[...] += jnp.dot(x.astype(jnp.bfloat16), w, preferred_element_type=jnp.float32)
+                return 0
+
+            # a loop, for float32's three terms unrolled take twice as long to compile
+            lax.fori_loop(0, w_ref.shape[0] // len(taps.offsets), term, 0)
             drive = drive + g_ref[...] * sums[...].astype(v_ref.dtype)
         v = vo_ref[...]
         v = (v * l_ref[...] if leaky else v) + drive
