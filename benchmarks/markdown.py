@@ -5,10 +5,10 @@ from rich.table import Table
 
 
 def markdown(table: Table) -> str:
-    """The table's title, head, rows and caption; lines within a cell become one."""
+    """The table's title, head, rows and caption; lines within a cell become one, with semicolons."""
 
     def line(cells: list[str]) -> str:
-        return "| " + " | ".join(" ".join(cell.split("\n")) for cell in cells) + " |"
+        return "| " + " | ".join("; ".join(cell.split("\n")) for cell in cells) + " |"
 
     columns = [[str(cell) for cell in column.cells] for column in table.columns]
     head = [

@@ -25,6 +25,7 @@ from rich.console import Console
 import data
 from benchmarks import command
 from benchmarks.few_timesteps import Inputs, held_rows
+from benchmarks.markdown import printed
 from benchmarks.rivals.figure import draw
 from benchmarks.rivals.rows import code, row_of
 from benchmarks.rivals.system import Job, Labelled, System
@@ -78,6 +79,8 @@ class Config(DebugOptions, DataOptions, WeightsOptions):
     """Begin no row after so many."""
     json: Path | None = None
     """Keep the rows in this file, and draw figures beside it."""
+    markdown: bool = False
+    """Print the tables as Markdown."""
 
     def settings(self) -> dict[str, Any]:
         """What rows of one file have in common."""
@@ -209,10 +212,10 @@ def main(config: Config) -> dict[str, Any]:
     console = Console()
     inputs = load(config, console)
     report = run(config, inputs, console)
-    console.print(table_of(report, systems, config.timesteps))
-    console.print(published_table(report, systems))
+    for table in (table_of(report, systems, config.timesteps), published_table(report, systems)):
+        printed(console, table, config.markdown)
     for sentence in sentences(report, systems, config.timesteps):
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, soft_wrap=config.markdown)
     if config.json is not None:
         write_json(config.json, report)
         figure = config.json.with_suffix(".png")

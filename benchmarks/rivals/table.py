@@ -11,6 +11,7 @@ from benchmarks.rivals.system import Published, System
 from jaxsnn.analysis.latency import gain_intervals
 
 Report = dict[str, Any]
+OURS = ("ours", "ours-distilled")
 AGREES = 2.0
 """Points by which a drop may differ from the published one without a word."""
 
@@ -112,7 +113,7 @@ def published_table(report: Report, systems: Mapping[str, System]) -> Table:
                 "" if figure.drop is None else f"{figure.drop:.2f}",
                 "" if nearest is None else str(nearest),
                 "" if drop is None else f"{drop:.2f}",
-                why(system, figure, drop),
+                why(system, figure, nearest, drop),
             )
     return table
 
@@ -127,11 +128,15 @@ def nearest_drop(report: Report, name: str, figure: Published) -> tuple[int | No
     return nearest, None if value is None else 100 * report["ann_accuracy"] - value
 
 
-def why(system: System, figure: Published, drop: float | None) -> str:
+def why(system: System, figure: Published, nearest: int | None, drop: float | None) -> str:
     """Why a drop differs from the published one by more than ``AGREES`` points; "" where it does not."""
-    if drop is None or figure.drop is None or abs(drop - figure.drop) <= AGREES:
-        return "" if figure.drop is not None else "their ANN's accuracy is not known here"
-    return system.deviates or "another network, trained otherwise"
+    if drop is None or nearest is None:
+        return ""
+    if figure.drop is not None and abs(drop - figure.drop) <= AGREES:
+        return ""
+    unknown = "their ANN's accuracy is not known here" if figure.drop is None else ""
+    steps = f"{figure.timesteps:,} steps in theirs, {nearest} here" if nearest != figure.timesteps else ""
+    return "; ".join(filter(None, (unknown, steps, system.deviates or "another network, trained otherwise")))
 
 
 def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence[int]) -> list[str]:
@@ -147,4 +152,7 @@ def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence
                 f"({-gain[2]:.2f} to {-gain[1]:.2f}), {sure}."
             )
     noted = {row["system"]: row["note"] for row in report["rows"] if row["note"] and row["system"] in systems}
-    return found + [f"{systems[name].title}: {note}." for name, note in noted.items()]
+    found += [f"{systems[name].title}: {note}." for name, note in noted.items()]
+    there = {row["system"] for row in report["rows"]}
+    bare = [s.title for name, s in systems.items() if name in there and not s.published and name not in OURS]
+    return found + ([f"No published figure is at hand for {', '.join(bare)}."] if bare else [])

@@ -180,4 +180,4 @@ def test_tables_have_each_space_apart_and_sentences_say_who_is_ahead(report):
 def test_a_table_becomes_markdown():
     table = Table("", "a\nb", title="of\nall", caption="below")
     table.add_row("x\ny", "1")
-    assert markdown(table) == "of all\n\n|  | a b |\n| --- | --- |\n| x y | 1 |\n\nbelow"
+    assert markdown(table) == "of all\n\n|  | a; b |\n| --- | --- |\n| x; y | 1 |\n\nbelow"
