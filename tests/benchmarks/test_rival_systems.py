@@ -310,7 +310,7 @@ def test_what_is_trained_and_from_where(job, monkeypatch, name, factor, leak, pa
     seen = {}
 
     def fit_spiking(snn, cells, start, trained, *rest):
-        seen.update(cell=cells[0], start=start, trained=trained)
+        seen.update(cell=cells[0], start=start, trained=trained, steps=rest[1].timesteps)
         return snn, start
 
     monkeypatch.setattr(trained, "fit_spiking", fit_spiking)
@@ -323,6 +323,9 @@ def test_what_is_trained_and_from_where(job, monkeypatch, name, factor, leak, pa
     cell = seen["cell"]
     assert converted.cells == cell and (cell.to_zero, cell.averaging) == (to_zero, name == "plif")
     assert (cell.coding is not None) == random and cell.fire is not None
+    if random:  # as many steps as benchmarks.attacks says
+        assert getattr(trained, name)(dataclasses.replace(job, shared={}), 3).note == "trained at T = 3"
+        assert seen["steps"] == 3
 
 
 def test_training_changes_what_it_says(job):
