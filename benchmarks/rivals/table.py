@@ -88,7 +88,7 @@ def _costs(report: Report, name: str, steps: int, trained: bool) -> list[str]:
 
 
 def published_table(report: Report, systems: Mapping[str, System]) -> Table:
-    """Drops below the ANN: published, and ours at the same T, or the nearest that was run."""
+    """Drops below the ANN of systems that were run: published, and here at the same T, or the nearest."""
     table = Table(
         "",
         "their network",
@@ -99,11 +99,13 @@ def published_table(report: Report, systems: Mapping[str, System]) -> Table:
         "here, T",
         "drop here",
         "",
-        title="Published figures beside this table's",
+        title="Published figures, all of other networks, beside this table's",
     )
     for name, system in systems.items():
         for figure in system.published:
             nearest, drop = nearest_drop(report, name, figure)
+            if nearest is None:
+                continue
             table.add_row(
                 f"{system.title}\n{system.source}",
                 f"{figure.network}\n{figure.where}",
@@ -111,7 +113,7 @@ def published_table(report: Report, systems: Mapping[str, System]) -> Table:
                 f"{figure.snn:.2f}",
                 str(figure.timesteps),
                 "" if figure.drop is None else f"{figure.drop:.2f}",
-                "" if nearest is None else str(nearest),
+                str(nearest),
                 "" if drop is None else f"{drop:.2f}",
                 why(system, figure, nearest, drop),
             )

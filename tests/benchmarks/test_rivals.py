@@ -119,6 +119,7 @@ def test_systems_are_chosen_by_what_they_need():
 def test_the_tables_say_who_is_best(report, tmp_path):
     assert table_of(report, SYSTEMS, STEPS).row_count == len(SYSTEMS)
     assert published_table(report, SYSTEMS).row_count == sum(len(s.published) for s in SYSTEMS.values())
+    assert published_table(report | {"rows": []}, SYSTEMS).row_count == 0
     leader = best(report, SYSTEMS, 4)
     assert leader == list(SYSTEMS)[-1]
     said = sentences(report, SYSTEMS, STEPS)
