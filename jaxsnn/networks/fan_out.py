@@ -1,5 +1,6 @@
 """How many synaptic operations a spike causes."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,16 +10,19 @@ from jaxsnn.networks.linear_maps import tap_table
 from jaxsnn.networks.senders import heard, senders
 
 
-def fan_out(network: Network) -> list[np.ndarray]:
+@functools.lru_cache(maxsize=32)
+def fan_out(network: Network) -> tuple[np.ndarray, ...]:
     """How many weights one spike drives, per sender (``jaxsnn.networks.senders``): int64 (H, W), or (1, 1) after a
-    dense layer."""
+    dense layer. The arrays are remembered, and only to be read."""
     shapes = [sender.shape for sender in senders(network)]
     totals = [np.zeros(shape[:2] if len(shape) == 3 else (1, 1), np.int64) for shape in shapes]
     for edges in heard(network):
         for edge, number, shape in edges:
             if number != IMAGE:
                 totals[number] += _reach(edge.linear, shape)
-    return totals
+    for total in totals:
+        total.flags.writeable = False
+    return tuple(totals)
 
 
 def _reach(ops: Sequence[Op], shape: tuple[int, ...]) -> np.ndarray:

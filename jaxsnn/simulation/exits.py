@@ -241,13 +241,13 @@ def _task(ready: run.Prepared, part: slice, start: int, timesteps: int, rule: Ex
     cell, shared = ready.of(0, part)
     drives = [np.array(drive) if len(drive) > 1 else drive for drive in shared]  # rows of it will move
     left = part.stop - part.start
-    state = run.begin(layers, cell, drives, left)
+    state = run.begin(layers, drives, left)
     rows, pieces = np.arange(part.start, part.stop) + start, []
     for step in range(timesteps):
         going = jax.tree.map(operator.itemgetter(slice(left)), state)
         mine = [drive[:left] if len(drive) > 1 else drive for drive in drives]
         maps = [np.zeros(shape[0] * shape[1], np.int64) for shape in run.sent_shapes(layers)]
-        curve, starts, _ = run.advance(layers, cell, mine, going, 1, maps)
+        curve, starts, _ = run.advance(layers, cell, mine, going, 1, maps, fresh=not step)
         scores = curve[..., : last.shape[-1]] * ready.units[0]
         spikes = [np.diff(each) for each in starts]
         piece = _piece(rows[:left].copy(), step, scores, spikes, left, timesteps, rule)

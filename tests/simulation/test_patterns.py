@@ -68,12 +68,37 @@ def test_patterns_are_the_steps_one_by_one(edges):
             constant,
             level,
             threshold,
+            np.zeros(0, np.int32),
             membranes,
             out,
             listed,
         )
         np.testing.assert_array_equal(out, _bits(fired))
         np.testing.assert_array_equal(membranes[:, 0], v)
+
+
+def test_one_image_of_membranes_serves_all_where_they_start_alike():
+    """Images of several groups of steps, in chunks that end within an image; one drive for all positions."""
+    from jaxsnn.simulation.events.patterns import spiking_patterns
+
+    rng = np.random.default_rng(5)
+    spans = np.array([[[x, x + 3, -x * CHANNELS]] for x in range(OUTPUTS)])
+    spikes = rng.random((3, 6, PLACES, CHANNELS)) < 0.3
+    kernel = rng.integers(-127, 128, (3, CHANNELS, WIDTH)).astype(np.int8)
+    gains, initial = np.ones((1, WIDTH), np.int32), rng.integers(-50, 100, WIDTH, np.int32)
+    constant = rng.integers(-40, 90, (1, 1, 1, WIDTH), np.int32)
+    level, threshold = rng.integers(50, 300, (2, WIDTH), np.int32)
+    everywhere = np.broadcast_to(initial, (3, 1, OUTPUTS, WIDTH))
+    drives = np.broadcast_to(constant, everywhere.shape)
+    fired, v = _stepwise([spikes], [kernel], gains, drives, level, threshold, everywhere)
+    block = np.ascontiguousarray(kernel.reshape(-1, WIDTH // EACH, EACH).swapaxes(0, 1))
+    edge = (block,), (_bits(spikes),), np.full(1, CHANNELS), (spans,), np.full(1, 258), gains
+    for images, listed in ((1, 3 * 4 * 15 * PLACES * CHANNELS), (3, 1)):
+        out = np.zeros((3, 6, 1, OUTPUTS, WIDTH // 16), np.uint16)
+        membranes = np.full((images, 1, OUTPUTS, WIDTH), 7, np.int32)
+        spiking_patterns(*edge, constant, level, threshold, initial, membranes, out, listed)
+        np.testing.assert_array_equal(out, _bits(fired))
+        np.testing.assert_array_equal(membranes[:, 0], v[-images:])
 
 
 def test_pairs_of_channels_are_two_bytes_of_one_number():

@@ -16,7 +16,10 @@ Arrays of one layer, for the ``n`` images of one task and ``T`` steps:
               sees, the one after the last, and what turns an entry of ``rows`` into a row of ``weights``
     weights   (blocks, rows, width), float32, int8, int16 or int32: output channels in blocks of ``width``, a row
               for each of KH * KW * C, once for each kernel where those at the border are kernels of their own
-    membranes float32 or int32 (n, H, W, C filled up to whole blocks)
+    membranes float32 or int32 (n, H, W, C filled up to whole blocks); of one image, which all use in turn, where
+              nobody needs them afterwards
+    starts    (C,), where membranes start, or (0,) where they go on from what they hold
+    constant  (n or 1, H, W, C), or (1, 1, 1, C) where all positions have the same
 """
 
 # Numba gives an intrinsic its first parameter (the typing context) itself, which pyright takes for missing:
@@ -40,7 +43,9 @@ from jaxsnn.simulation.events.vectors import (
     accumulate_112,
     accumulate_128,
     accumulate_256,
+    add,
     bit_count,
+    copy,
     copy_moved,
     fire,
     fire_leaky,
@@ -109,8 +114,23 @@ def _fire_row(flat, at, drive, start, level, threshold, base, leak, out, word, c
             out[word + j // LANES] = fire_leaky(flat, at + j, drive, start + j, level, threshold, base + j, leak)
 
 
+@inline
+def strides_of(constant):
+    """How far apart in the flat array the drives of two images are, and those of two positions."""
+    images, height, columns, channels = constant.shape
+    return height * columns * channels if images > 1 else 0, channels if height * columns > 1 else 0
+
+
+@inline
+def start_row(flat, at, initial, base, count):
+    for j in range(0, count, LANES):
+        copy(initial, base + j, flat, at + j)
+
+
 @compiled
-def spiking_layer(weights, rows, starts, spans, limits, gains, constant, level, threshold, leak, membranes, bits):
+def spiking_layer(
+    weights, rows, starts, spans, limits, gains, constant, level, threshold, leak, initial, membranes, bits
+):
     """Simulate a layer that spikes drive; ``membranes`` are advanced and ``bits`` filled.
 
     ``weights``, ``rows``, ``starts`` and ``spans`` are tuples with one array an edge, ``limits`` (edges,) and
@@ -125,16 +145,21 @@ def spiking_layer(weights, rows, starts, spans, limits, gains, constant, level, 
         largest = max(largest, weights[edge].shape[1])
     seen = np.zeros(largest + LANES, np.int32)
     flat, fixed, out = membranes.reshape(-1), constant.reshape(-1), bits.reshape(-1)
+    by_image, by_position = strides_of(constant)
     additions = 0
     for block in range(weights[0].shape[0]):
         base = block * width
         for i in range(images):
+            neurons = i % len(membranes) * positions * channels + base
+            if len(initial):
+                for position in range(positions):
+                    start_row(flat, neurons + position * channels, initial, base, width)
             for t in range(steps):
                 moment = i * steps + t
                 for position in range(positions):
-                    at = (i * positions + position) * channels + base
+                    at = neurons + position * channels
                     word = (moment * positions + position) * words + base // LANES
-                    source, inside = fixed, (at if len(constant) > 1 else position * channels + base)
+                    source, inside = fixed, i * by_image + position * by_position + base
                     for edge in range(len(weights)):
                         origin = moment * starts[edge].shape[2]
                         one = weights[edge], rows[edge], starts[edge].reshape(-1), spans[edge], limits[edge]
@@ -149,7 +174,9 @@ def spiking_layer(weights, rows, starts, spans, limits, gains, constant, level, 
 
 
 @compiled
-def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, threshold, leak, membranes, bits):
+def grouped_layer(
+    weights, targets, rows, starts, spans, gain, constant, level, threshold, leak, initial, membranes, bits
+):
     """``spiking_layer`` with one edge whose rows of ``weights`` (rows, width) reach ``width`` channels each.
 
     ``targets`` (rows,) says from which channel on; the other arrays are those of the one edge.
@@ -158,7 +185,12 @@ def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, 
     width, positions, channels = weights.shape[1], height * columns, membranes.shape[3]
     total, additions = np.zeros(channels, membranes.dtype), 0
     flat, fixed, out, first = membranes.reshape(-1), constant.reshape(-1), bits.reshape(-1), starts.reshape(-1)
+    by_image, by_position = strides_of(constant)
     for i in range(images):
+        neurons = i % len(membranes) * positions * channels
+        if len(initial):
+            for position in range(positions):
+                start_row(flat, neurons + position * channels, initial, 0, channels)
         for t in range(steps):
             moment = i * steps + t
             origin = moment * starts.shape[2]
@@ -172,8 +204,7 @@ def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, 
                         for j in range(width):
                             total[targets[row] + np.uint32(j)] += weights[row, j]
                     additions += width * (stop - start)
-                at = (i * positions + position) * channels
-                inside = at if len(constant) > 1 else position * channels
+                at, inside = neurons + position * channels, i * by_image + position * by_position
                 word = (moment * positions + position) * words
                 for j in range(0, channels, LANES):
                     scaled(fixed, inside + j, gain, j, total, j)
@@ -182,19 +213,24 @@ def grouped_layer(weights, targets, rows, starts, spans, gain, constant, level, 
 
 
 @compiled
-def constant_layer(current, level, threshold, leak, membranes, bits):
-    """Simulate a layer that only a constant current (n or 1, H, W, C) drives."""
+def constant_layer(current, bias, level, threshold, leak, initial, membranes, bits):
+    """Simulate a layer that only a constant current (n or 1, H, W, C) drives, plus ``bias`` (C,)."""
     images, steps, height, columns, words = bits.shape
-    channels = membranes.shape[3]
-    neurons = height * columns * channels
+    channels, positions = membranes.shape[3], height * columns
     flat, source, out = membranes.reshape(-1), current.reshape(-1), bits.reshape(-1)
+    drive = np.empty(channels, membranes.dtype)
+    by_image, by_position = strides_of(current)
     for i in range(images):
-        for t in range(steps):
-            for position in range(height * columns):
-                word = ((i * steps + t) * height * columns + position) * words
-                at = i * neurons + position * channels
-                inside = at if len(current) > 1 else position * channels
-                _fire_row(flat, at, source, inside, level, threshold, 0, leak, out, word, channels)
+        for position in range(positions):
+            inside = i * by_image + position * by_position
+            for j in range(0, channels, LANES):
+                add(source, inside + j, bias, j, drive, j)
+            at = (i % len(membranes) * positions + position) * channels
+            if len(initial):
+                start_row(flat, at, initial, 0, channels)
+            for t in range(steps):
+                word = ((i * steps + t) * positions + position) * words
+                _fire_row(flat, at, drive, 0, level, threshold, 0, leak, out, word, channels)
 
 
 @compiled

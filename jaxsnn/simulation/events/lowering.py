@@ -229,11 +229,12 @@ def aligned(shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
 def padded_to(values: np.ndarray, channels: int, fill: float | np.floating = 0) -> np.ndarray:
     """The last axis filled up to ``channels``."""
     missing = channels - values.shape[-1]
-    return np.ascontiguousarray(
-        np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=fill)
-    )
+    if not missing:
+        return np.array(values, order="C")
+    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=fill)
 
 
+@functools.lru_cache(maxsize=32)
 def obstacle(network: Network) -> str | None:
     """Why the network cannot be lowered, if it cannot."""
     for layer, edges in zip(network.layers, heard(network)):

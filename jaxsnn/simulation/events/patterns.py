@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from jaxsnn.simulation.events.kernels import add_rows, compiled, inline
+from jaxsnn.simulation.events.kernels import add_rows, compiled, inline, start_row, strides_of
 from jaxsnn.simulation.events.lowering import STEPS
 from jaxsnn.simulation.events.vectors import INDEX, LANES, bit_count, loop, pointer_to, spread, vector_of
 
@@ -223,7 +223,7 @@ def _fire_patterns(
 
 @compiled
 def spiking_patterns(
-    weights, sent, channels, spans, limits, gains, constant, level, threshold, membranes, bits, listed
+    weights, sent, channels, spans, limits, gains, constant, level, threshold, initial, membranes, bits, listed
 ):
     """``kernels.spiking_layer`` for integers, ``STEPS`` steps at a time.
 
@@ -244,6 +244,7 @@ def spiking_patterns(
     seen, room = np.empty(largest + 2 * LANES, np.int32), (np.empty(most, np.uint8), np.empty(most + 8, np.int32))
     sums, more = _aligned(PATTERNS * width), _aligned(PATTERNS * width)
     flat, fixed, out = membranes.reshape(-1), constant.reshape(-1), bits.reshape(-1)
+    by_image, by_position = strides_of(constant)
     weights_0, spans_0, ranges_0 = weights[0], spans[0].reshape(-1), spans[0].shape[1]
     additions = 0
     for begin in range(0, images * groups, at_once):
@@ -274,8 +275,10 @@ def spiking_patterns(
                         )
                         for j in range(width, PATTERNS * width):
                             sums[j] += gains[edge, base + j % width] * more[j]
-                    at = (image * positions + position) * padded + base
-                    source = at if len(constant) > 1 else position * padded + base
+                    at = (image % len(membranes) * positions + position) * padded + base
+                    if len(initial) and step == 0:
+                        start_row(flat, at, initial, base, width)
+                    source = image * by_image + position * by_position + base
                     word = ((image * steps + step) * positions + position) * words + base // LANES
                     count = min(STEPS, steps - step)
                     _fire_patterns(

@@ -52,13 +52,15 @@ class Cell(NamedTuple):
     """One candidate's neurons, per layer.
 
     Gains (edges, C), levels that a membrane must exceed to fire and thresholds that a spike takes away, initial
-    membranes, all (C,) and filled up to whole blocks, and leaks. The read-out has gains only.
+    membranes, and the bias of each step where only the image drives a layer, all (C,) and filled up to whole
+    blocks, and leaks. The read-out has gains only.
     """
 
     gains: list[np.ndarray]
     levels: list[np.ndarray]
     thresholds: list[np.ndarray]
     starts: list[np.ndarray]
+    biases: list[np.ndarray]
     leaks: list[float]
 
 
@@ -80,8 +82,9 @@ def _cell(layers: Sequence[LoweredLayer], neurons: Neurons, dtype: type, inclusi
         below = (lambda v: np.nextafter(v, np.float32(0))) if dtype == np.float32 else (lambda v: v - 1)
         levels = [below(value) for value in thresholds]
     starts = [fill(layer, value) for layer, value in zip(spiking, neurons.starts)]
+    biases = [fill(layer, bias) for layer, bias in zip(layers, neurons.biases or [0] * len(layers))]
     leaks = [1.0] * len(spiking) if neurons.leaks is None else [float(leak) for leak in neurons.leaks]
-    return Cell(gains, levels, thresholds, starts, leaks)
+    return Cell(gains, levels, thresholds, starts, biases, leaks)
 
 
 @functools.partial(jax.jit, static_argnames=("network", "integer"))
@@ -197,7 +200,8 @@ class Prepared(NamedTuple):
     """A network, candidates and images as the kernels take them.
 
     Attributes:
-        constants: per layer the drive that all candidates share, (images or 1, H, W, padded channels).
+        constants: per layer the drive that all candidates share, (images or 1, H, W, padded channels), or (1, 1,
+            1, padded channels) where there is none.
         units: what 1 in the class scores of each candidate stands for in the units of the ANN's, (P,).
         of: a candidate's cell, and the constant drives of a part of the images.
     """
@@ -219,29 +223,35 @@ def prepared(snn: SNN, genes: Genes, images: np.ndarray, steps: int, dynamics: D
     else:
         layers, dtype = lower_float(snn), np.float32
         constants = _constants(snn.network, False, snn.params, images)
-    constants = [
-        padded_to(
-            np.asarray(np.broadcast_to(c, (len(c) if np.ndim(c) else 1, *shape)), dtype).reshape(-1, *layer.shape),
-            layer.padded,
-        )
-        for c, shape, layer in zip(constants, layer_shapes(snn.network), layers)
-    ]
+    constants = [_drive(np.asarray(c, dtype), layer) for c, layer in zip(constants, layers)]
 
-    def of(candidate: int, part: slice) -> tuple[Cell, list[np.ndarray]]:
+    @functools.cache
+    def cell_of(candidate: int) -> tuple[Cell, list[np.ndarray]]:
         mine: Genes | Neurons = jax.tree.map(lambda value: value[candidate], candidate_neurons)
         if isinstance(mine, Genes):
             mine = neurons_of(snn.network, mine, snn.params)
         cell = _cell(layers, mine, dtype, dynamics.comparison == ">=")
-        drives = [c[part] if len(c) > 1 else c for c in constants]
-        if mine.biases is not None:
-            drives = [
-                d + padded_to(np.broadcast_to(b, layer.shape[-1:]), layer.padded)
-                for d, b, layer in zip(drives, mine.biases, layers)
-            ]
-        return cell, drives
+        if integers is None:
+            return cell, constants
+        biased = [d + bias if layer.sources else d for d, bias, layer in zip(constants, cell.biases, layers)]
+        return cell, biased
+
+    def of(candidate: int, part: slice) -> tuple[Cell, list[np.ndarray]]:
+        cell, drives = cell_of(candidate)
+        return cell, [drive[part] if len(drive) > 1 else drive for drive in drives]
 
     units = np.ones(len(genes.threshold)) if integers is None else readout_units(integers, genes)
     return Prepared(layers, constants, units, of)
+
+
+def _drive(constant: np.ndarray, layer: LoweredLayer) -> np.ndarray:
+    """The constant drive (images or 1, *shape) of a layer, or the same everywhere, as the kernels take it."""
+    if not constant.ndim:
+        return np.full((1, 1, 1, layer.padded), constant)
+    shaped = constant.reshape(-1, *layer.shape)
+    if not layer.sources and layer.padded == layer.shape[-1]:
+        return shaped  # those of the image are large, and only read
+    return padded_to(shaped, layer.padded)
 
 
 class Counts(NamedTuple):
@@ -266,12 +276,13 @@ def simulate(
         constants: per layer the constant drive (images or 1, H, W, padded channels).
     """
     last = layers[-1]
-    state = begin(layers, cell, constants, images)
+    state = begin(layers, constants, images, kept=steps > block)
     shapes = [shape[:2] for shape in sent_shapes(layers)]
     maps = [np.zeros(math.prod(shape), np.int64) for shape in shapes]
     curves, additions = [], 0
     for first in range(0, steps, block):
-        curve, _, added = advance(layers, cell, constants, state, min(block, steps - first), maps)
+        count = min(block, steps - first)
+        curve, _, added = advance(layers, cell, constants, state, count, maps, fresh=not first)
         curves.append(curve[..., : last.shape[-1]])
         additions += added
     shaped = [m.reshape(shape) for m, shape in zip(maps, shapes)]
@@ -279,7 +290,7 @@ def simulate(
 
 
 class TaskState(NamedTuple):
-    """Of a task's images: ``membranes`` of each spiking layer (images, H, W, padded channels), and ``scores``
+    """Of a task's images: ``membranes`` of each spiking layer (images or 1, H, W, padded channels), and ``scores``
     (images, padded classes), summed over time; ``counts`` of each max pool's inputs (images, H * W, C) so far, and
     the largest of each window (images, H' * W', C)."""
 
@@ -288,13 +299,17 @@ class TaskState(NamedTuple):
     counts: list[tuple[np.ndarray, np.ndarray]]
 
 
-def begin(layers: Sequence[LoweredLayer], cell: Cell, constants: Sequence[np.ndarray], images: int) -> TaskState:
-    """Membranes where they start and scores at zero."""
+def begin(
+    layers: Sequence[LoweredLayer], constants: Sequence[np.ndarray], images: int, kept: bool = True
+) -> TaskState:
+    """Room for membranes, which the first steps fill, and scores at zero.
+
+    Args:
+        kept: membranes are needed after the first block of steps; else one image's room serves all.
+    """
     *spiking, last = layers
     dtype = constants[0].dtype
-    membranes = [aligned((images, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
-    for membrane, start in zip(membranes, cell.starts):
-        membrane[:] = start
+    membranes = [aligned((images if kept else 1, *layer.shape[:2], layer.padded), dtype) for layer in spiking]
     counts = [
         (np.zeros((images, h * w, c), np.int32), np.zeros((images, high * wide, c), np.int32))
         for layer in spiking
@@ -310,8 +325,12 @@ def advance(
     state: TaskState,
     count: int,
     maps: Sequence[np.ndarray],
+    fresh: bool,
 ) -> tuple[np.ndarray, list[np.ndarray], int]:
     """``count`` steps, layer by layer; ``state`` moves on, and each sender's spikes are added to ``maps`` (H * W).
+
+    Args:
+        fresh: these are the first steps, and membranes start.
 
     Returns:
         the scores after each step (images, count, padded classes); per sender where in its list the spikes
@@ -335,25 +354,29 @@ def advance(
         bits = (np.empty if 16 * each == layer.padded else np.zeros)(
             (images, count, height, width, each), np.uint16
         )
-        neuron = (cell.levels[index], cell.thresholds[index], cell.leaks[index], state.membranes[index], bits)
+        origin = cell.starts[index][: None if fresh else 0]
+        neuron = (cell.levels[index], cell.thresholds[index], cell.leaks[index], origin)
+        moved = (state.membranes[index], bits)
         if layer.targets is not None:
             edge = (rows[layer.sources[0]], starts[layer.sources[0]], layer.spans[0], cell.gains[index][0])
             additions += kernels.grouped_layer(
-                layer.weights[0][0], layer.targets, *edge, constants[index], *neuron
+                layer.weights[0][0], layer.targets, *edge, constants[index], *neuron, *moved
             )
         elif layer.sources and patterned:
             sources = list(layer.sources)
             sent, all_spikes = tuple(words[source] for source in sources), 4 * images * count * height * width
             additions += patterns.spiking_patterns(
                 *(layer.weights, sent, channels[sources], layer.spans, layer.limits, cell.gains[index]),
-                *(constants[index], *neuron[:2], *neuron[3:], min(LISTED, all_spikes * layer.padded)),
+                *(constants[index], *neuron[:2], origin, *moved, min(LISTED, all_spikes * layer.padded)),
             )
         elif layer.sources:
             additions += kernels.spiking_layer(
-                *_inputs(layer, rows, starts, cell.gains[index]), constants[index], *neuron
+                *_inputs(layer, rows, starts, cell.gains[index]), constants[index], *neuron, *moved
             )
         else:
-            kernels.constant_layer(constants[index], *neuron)
+            current = constants[index].view()
+            current.flags.writeable = False  # as JAX's arrays are: Numba would compile another loop
+            kernels.constant_layer(current, cell.biases[index], *neuron, *moved)
         words.append(bits)
         for gate in layer.gates:
             words.append(np.zeros((images, count, *gate.shape[:2], each), np.uint16))

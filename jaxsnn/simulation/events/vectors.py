@@ -126,6 +126,37 @@ accumulate_256 = _make_accumulate(256)
 
 
 @intrinsic
+def copy(typing, source, at, target, to):
+    """target[to:+16] = source[at:+16]."""
+    signature = types.void(source, types.int64, target, types.int64)
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        vector = vector_of(kinds[0].dtype, LANES)
+        values = builder.load(pointer_to(context, builder, kinds[0], args[0], args[1], vector), align=4)
+        builder.store(values, pointer_to(context, builder, kinds[2], args[2], args[3], vector), align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def add(typing, one, at, two, start, target, to):
+    """target[to:+16] = one[at:+16] + two[start:+16]."""
+    signature = types.void(one, types.int64, two, types.int64, target, types.int64)
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        vector = vector_of(kinds[0].dtype, LANES)
+        places = [pointer_to(context, builder, kinds[k], args[k], args[k + 1], vector) for k in (0, 2, 4)]
+        first, second = (builder.load(place, align=4) for place in places[:2])
+        builder.store(plus(builder, first, second), places[2], align=4)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
 def copy_moved(typing, source, at, offset, target, to):
     """target[to:+16] = source[at:+16] + offset."""
     signature = types.void(source, types.int64, types.int64, target, types.int64)
