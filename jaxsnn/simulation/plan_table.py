@@ -31,7 +31,7 @@ def print_plan(
     if plan.backend == "events":
         lowered = lower_integers(quantize(snn)) if plan.precision == "int8" else lower_float(snn)
         at_once = min(images, run.images_at_once(network, plan))
-        share, block = run.task_shape(run.held_shapes(lowered), plan, candidates * at_once)
+        share, block = run.task_shape(run.held_shapes(lowered), plan, candidates, at_once, steps)
         text = (
             f"event-driven, {plan.precision}, {plan.threads} threads; tasks of one candidate x {share} images, "
             f"spikes of up to {min(block, steps)} steps listed at once"

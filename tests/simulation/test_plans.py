@@ -133,13 +133,17 @@ def test_a_task_of_events_fits_into_its_share_of_memory(monkeypatch):
     shapes = [(2, 2, 4), (3,)]
     assert run.task_memory(shapes, 3, 5) == 3 * 19 * (4 + 5 * 13)
 
-    def shape(work, limit):
-        return run.task_shape(shapes, Plan(threads=2, memory_limit=limit), work)
+    def shape(count, limit, candidates=1, timesteps=5):
+        return run.task_shape(shapes, Plan(threads=2, memory_limit=limit), candidates, count, timesteps)
 
     assert shape(100, 4 * 8 * 19 * 17) == (8, 1) and shape(100, 4 * 8 * 19 * 17 - 4) == (4, 2)
     assert shape(100, 4) == (1, 1) and shape(5, 10**6)[0] == 2 and shape(1, 10**6)[0] == 1
     whole = (run.SPIKES_IN_MEMORY - 8 * 19 * 4) // (8 * 19 * 13)
     assert shape(1000, None) == (8, whole // 4 * 4)
+    # few steps: twice as many images, if all steps of them fit and no thread waits for the other's last task
+    assert shape(64, None, timesteps=4)[0] == 16 and shape(16, None, candidates=5, timesteps=4)[0] == 8
+    assert shape(64, 4 * 16 * 19 * 56, timesteps=4) == (16, 4)
+    assert shape(64, 4 * 16 * 19 * 56 - 4, timesteps=4)[0] == 8
 
 
 def test_constant_drives_are_held_for_as_many_images_as_fit(monkeypatch):
