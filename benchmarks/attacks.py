@@ -25,7 +25,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import Progress
 
 import data
 from benchmarks import command
@@ -33,7 +32,7 @@ from benchmarks.attacks_report import SPACES, paper_table, sentences, table_of
 from benchmarks.few import ours, percentile
 from benchmarks.few.evaluate import evaluate
 from benchmarks.few.task import Converted
-from benchmarks.few_timesteps import held_rows
+from benchmarks.few_timesteps import held_rows, note_progress
 from benchmarks.markdown import printed
 from benchmarks.rivals import trained
 from benchmarks.rivals.system import Job, Labelled
@@ -293,7 +292,7 @@ def run(config: Config, console: Console) -> dict[str, Any]:
                 break
             for row in scene.rows(system, there):
                 rows.append(row)
-                tell(
+                note_progress(
                     bar,
                     task,
                     f"{system}, {scene.name}: {row['attack'] or 'clean'} {row['space']} {row['crafted']}",
@@ -302,13 +301,6 @@ def run(config: Config, console: Console) -> dict[str, Any]:
                     write_json(config.json, report)
             bar.update(task, advance=1)
     return report
-
-
-def tell(bar: Progress, task: Any, note: str) -> None:
-    """What has been done; a line where a bar does not move."""
-    bar.update(task, note=note)
-    if not bar.console.is_terminal:
-        bar.console.print(note, highlight=False, soft_wrap=True)
 
 
 def main(config: Config) -> dict[str, Any]:

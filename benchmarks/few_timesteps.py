@@ -200,7 +200,7 @@ def run(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
     with progress_bar(console) as bar:
         bar_task = bar.add_task("rows", total=len(missing), note="")
         for seed, name, steps in missing:
-            _note(bar, bar_task, f"{name}, T = {steps}, seed {seed}")
+            note_progress(bar, bar_task, f"{name}, T = {steps}, seed {seed}")
             indices = data.balanced(inputs.train.labels, config.images, seed, "the training split")
             pool, own = inputs.train.images, {name: getattr(config, name) for name in EFFORTS}
             task = Task(snn, pool[indices], steps, seed, plan, pool=pool, shared=shared[seed], **own)
@@ -211,10 +211,11 @@ def run(config: Config, inputs: Inputs, console: Console) -> dict[str, Any]:
     return report
 
 
-def _note(bar: Progress, task: Any, note: str) -> None:
+def note_progress(bar: Progress, task: Any, note: str) -> None:
+    """Say what is being done, or has been."""
     bar.update(task, note=note)
     if not bar.console.is_terminal:  # where a bar does not move, a line a row says how far it is
-        bar.console.print(note, highlight=False)
+        bar.console.print(note, highlight=False, soft_wrap=True)
 
 
 def table_of(config: Config, report: dict[str, Any], titles: dict[str, str]) -> Table:

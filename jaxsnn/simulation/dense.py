@@ -27,9 +27,9 @@ from jaxsnn.simulation.integers import (
     dense_alone,
     integer_neurons,
     integer_pixels,
+    matrix_products,
     quantize,
     readout_units,
-    wide_products,
     wire_integers,
 )
 from jaxsnn.simulation.plan import Plan
@@ -336,7 +336,7 @@ def _simulate(
     integer = precision == "int8"
     ours = _kernels(network, precision)
     if integer:
-        narrow = dense_alone if ours is not None else wide_products if int8_products.fast() else None
+        narrow = dense_alone if ours is not None else matrix_products if int8_products.fast() else None
         wiring = wire_integers(network, params, images, narrow)
     else:
         wiring = wire(network, params, images, precision)

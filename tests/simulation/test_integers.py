@@ -16,8 +16,8 @@ from jaxsnn.simulation.integers import (
     _check_size,
     _reach,
     integer_pixels,
+    matrix_products,
     quantize,
-    wide_products,
     wire_integers,
 )
 from jaxsnn.simulation.observe import observe, observe_images
@@ -43,7 +43,7 @@ def test_spikes_equal_the_integer_reference(name, backend):
 
 
 @pytest.mark.skipif(not int8_products.fast(), reason="this CPU has no instructions for int8")
-def test_a_cpu_multiplies_what_spikes_drive_in_int8_and_a_few_outputs_in_float32():
+def test_a_cpu_multiplies_what_spikes_drive_in_int8():
     network = vgg([[16], [16]], [], name="wide", **PLAIN)
     snn, images, labels = random_snn(network, starts=False), dyadic_images(4), np.arange(4) % 3
     theta = np.full((1, 2), 0.25, np.float32)
@@ -61,11 +61,11 @@ def test_a_cpu_multiplies_what_spikes_drive_in_int8_and_a_few_outputs_in_float32
     np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
     np.testing.assert_array_equal(right[0], (scores.argmax(-1) == labels).T)
     whole = quantize(snn)
-    wiring = wire_integers(whole.network, whole.kernels, integer_pixels(whole, images), wide_products)
-    for maps, shape, kind in zip(wiring.synapses[1:], [(4, 4, 16), (2, 2, 16)], ["i8>", "f32>"]):
+    wiring = wire_integers(whole.network, whole.kernels, integer_pixels(whole, images), matrix_products)
+    for maps, shape in zip(wiring.synapses[1:], [(4, 4, 16), (2, 2, 16)]):
         text = jax.jit(maps[0][1]).lower(np.ones((2, *shape), np.float32)).as_text()
         products = [line for line in text.splitlines() if "dot_general" in line]
-        assert len(products) == 1 and kind in products[0].split(":")[-1].split("->")[0]
+        assert len(products) == 1 and "i8>" in products[0].split(":")[-1].split("->")[0]
 
 
 @pytest.mark.slow
