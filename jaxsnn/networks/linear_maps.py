@@ -362,6 +362,8 @@ def _conv_step(
     chosen: str, op: Conv, kernel, pool: AvgPool | None, shape: tuple[int, ...], sums, whole: bool
 ) -> LinearMap:
     if chosen == "matrix product":
+        if pool is not None and kernel.dtype == jnp.int8:  # the pool adds weights to more than int8 holds
+            kernel, sums = kernel.astype(jnp.float32), jnp.float32
         matrix = conv_matrix(kernel, op, shape, pool, whole)
         target = output_shape(op, shape) if pool is None else output_shape(pool, output_shape(op, shape))
         return lambda x: _product(x.reshape(len(x), -1), matrix, sums).reshape(len(x), *target)

@@ -1,11 +1,12 @@
 """int8 weights and int32 membranes: integer arithmetic, so the same spikes on every device, batch and chunk.
 
 Every output channel c of a map has weights scale_c * k with integers |k| <= 127 (the read-out has one scale for
-all classes, whose scores are compared). A membrane counts in units of what a spike adds per unit of k,
-theta_source * scale_c; thresholds, initial membranes and biases are rounded to that unit once for each candidate.
-A layer that the image drives reads normalised pixels, rounded to 1 / 256 (coarser where its sums would leave the
-range in which float32 holds every integer). Where several edges meet, each is multiplied by an integer that brings
-it to a common unit, 1 / 64 of the first edge's.
+all classes, whose scores are compared; no scale is below ``NARROWEST`` of the map's widest, so that a channel that
+training left next to nothing does not count in next to nothing). A membrane counts in units of what a spike adds
+per unit of k, theta_source * scale_c; thresholds, initial membranes and biases are rounded to that unit once for
+each candidate. A layer that the image drives reads normalised pixels, rounded to 1 / 256 (coarser where its sums
+would leave the range in which float32 holds every integer). Where several edges meet, each is multiplied by an
+integer that brings it to a common unit, 1 / 64 of the first edge's.
 """
 
 import functools
@@ -39,6 +40,10 @@ from jaxsnn.runtime.weak_cache import remembered
 from jaxsnn.simulation.step import Neurons, Wiring, without_biases
 
 LARGEST = 127
+
+
+NARROWEST = 2.0**-8
+"""The smallest scale of a channel, as a part of the largest: far below what the largest channel is rounded by."""
 
 
 FINEST_PIXEL = 256
@@ -92,7 +97,7 @@ def quantize(snn: SNN) -> IntegerSNN:
                 kernel = np.asarray(params[f"{op.name}.kernel"], np.float64)
                 axes = None if index == len(network.layers) - 1 else tuple(range(kernel.ndim - 1))
                 top = np.broadcast_to(np.abs(kernel).max(axis=axes), op.features)
-                scale = np.where(top > 0, top, 1) / LARGEST
+                scale = np.maximum(top, (top.max() or 1) * NARROWEST) / LARGEST
                 kernels[f"{op.name}.kernel"] = np.round(kernel / scale).astype(np.float32)
                 if op.bias:
                     bias = (0 if bias is None else bias) + np.asarray(params[f"{op.name}.bias"], np.float64)

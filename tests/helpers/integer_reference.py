@@ -40,10 +40,10 @@ def integer_reference(snn, theta, images, steps, v0):
         kernel = np.asarray(snn.params[f"{op.name}.kernel"], np.float64)
         axes = tuple(range(kernel.ndim - 1))
         top = np.abs(kernel).max(None if index == len(network.layers) - 1 else axes)
-        top = np.where(top > 0, top, 1)
+        top = np.maximum(top, (np.max(top) or 1) / 256)
         whole = {f"{op.name}.kernel": np.round(kernel / (top / 127))}
         if index == 0:  # PLAIN normalises pixels to 0 .. 255
-            room = 2**24 / (255 * np.abs(whole[f"{op.name}.kernel"]).sum(axes).max() * pooled)
+            room = 2**24 / max(1, 255 * np.abs(whole[f"{op.name}.kernel"]).sum(axes).max() * pooled)
             pixel = min(256, 2 ** np.floor(np.log2(room)))
         amplitude = 1 / pixel if index == 0 else theta[index - 1]
         unit = np.broadcast_to(top / 127 / pooled * amplitude, (op.features,))

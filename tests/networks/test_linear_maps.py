@@ -13,7 +13,7 @@ from helpers import reference
 from helpers.ops import convolutions, pools
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import AvgPool, Conv, Dense, output_shape, parameter_shapes
-from jaxsnn.networks.linear_maps import linear_map, pool_unit
+from jaxsnn.networks.linear_maps import linear_map, lowering, pool_unit
 
 
 @st.composite
@@ -68,11 +68,13 @@ def test_lowerings_equal_the_definition(edge, seed, trained):
 @settings(max_examples=20, deadline=None)
 @given(edges(), st.integers(0, 2**31), st.booleans())
 def test_whole_numbers_stay_whole_whatever_the_pools_divide_by(edge, seed, narrow):
-    """In float32, and in int8 where no convolution has groups."""
+    """In float32, and in int8, at its largest weights, where no convolution has groups."""
     shape, ops = edge
     ops = [replace(op, bias=False) if isinstance(op, Conv | Dense) else op for op in ops]
     rng = np.random.default_rng(seed)
-    params = {name: jnp.round(4 * value) for name, value in dyadic_params(ops, shape, rng).items()}
+    params = {
+        name: jnp.round((252 if narrow else 4) * value) for name, value in dyadic_params(ops, shape, rng).items()
+    }
     x = rng.integers(0, 2, (2, *shape)).astype(np.float32)
     if narrow:  # one map, for sums of sums leave int8
         maps = [op for op in ops if isinstance(op, Conv | Dense)]
@@ -83,6 +85,19 @@ def test_whole_numbers_stay_whole_whatever_the_pools_divide_by(edge, seed, narro
     expected = reference.apply_edge(ops, params, x.astype(np.float64), bias=False) * pool_unit(ops, shape)
     assume(np.abs(expected).max() < 2**22)
     np.testing.assert_array_equal(found, np.round(expected))
+
+
+@pytest.mark.parametrize("pool", [AvgPool(2), AvgPool((1, 2), 1)])
+def test_int8_kernels_may_be_merged_with_a_pool(pool):
+    """Small images become one matrix, whose entries are sums of up to four weights."""
+    ops, shape, rng = [Conv("a", 3, 3, bias=False), pool], (2, 2, 4), np.random.default_rng(0)
+    kernel = rng.integers(100, 128, (3, 3, 4, 3)) * rng.choice([-1, 1], 3)
+    assert lowering(ops[0], pool, shape) == "matrix product"
+    x = rng.integers(0, 2, (5, *shape))
+    held = {"a.kernel": jnp.asarray(kernel, jnp.int8)}
+    found = linear_map(ops, held, shape, sums=jnp.int32, whole=True)(jnp.asarray(x, jnp.float32))
+    expected = reference.apply_edge(ops, {"a.kernel": kernel}, x.astype(float), bias=False)
+    np.testing.assert_array_equal(found, np.round(expected * pool_unit(ops, shape)))
 
 
 @pytest.mark.parametrize(

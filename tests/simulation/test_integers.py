@@ -150,6 +150,25 @@ def test_a_channel_without_weights_is_no_error():
     assert found.spikes.sum() == 0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_channel_with_next_to_no_weights_is_counted_in_the_narrowest_unit(backend):
+    """Weight decay leaves such channels; in a unit of their own weights a threshold would leave int32."""
+    snn, images, labels = dyadic_snn("bias"), dyadic_images(4), np.arange(4) % 3
+    params = {name: np.array(value) for name, value in snn.params.items()}
+    silent = snn.network.layers[1].edges[0].ops[0].name
+    params[f"{silent}.kernel"][..., 0] *= 1e-12
+    params[f"{silent}.bias"][0] = 0.25
+    snn, theta = SNN(snn.network, params), dyadic_thresholds(len(snn.network.spiking))
+    plan = Plan(backend=backend, precision="int8")
+    found, right = observe_images(
+        snn, Genes(theta), images, labels, timesteps=9, dynamics=Dynamics(delay="none"), plan=plan
+    )
+    spikes, scores = integer_reference(snn, theta[0], images, 9, 0)
+    assert spikes[1][..., 0].any() and not spikes[1][..., 0].all()  # it fires by its bias
+    np.testing.assert_array_equal(found.spikes[0], [s.sum() for s in spikes])
+    np.testing.assert_array_equal(right[0], (scores.argmax(-1) == labels).T)
+
+
 def test_ranges_are_held_to_the_last_integer():
     """Sums below 2^24, membranes below 2^31 and thresholds below 2^30 are allowed, and nothing above them."""
     integers = quantize(dyadic_snn("pool_after"))
