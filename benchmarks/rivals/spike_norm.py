@@ -5,7 +5,8 @@ random input and thresholded layers in front, theta is the largest current that 
 Theirs: 2,500 steps, a network without biases, and a reset to zero, as RMP's authors describe it. ``rmp`` (Han et
 al., RMP-SNN, CVPR 2020) resets by subtraction and scales these thresholds by one alpha < 1; their rule for alpha
 is not published, so it is the one of a grid whose answers on the calibration images are nearest to the ANN's,
-without labels.
+without labels. Their spikes are worth 1 whatever the threshold, so that a lower one makes every layer send more;
+here a spike is worth the threshold that it had before it was scaled (``lowered``).
 
 Deviations: fewer steps and images; biases where the network has them; the input is signed, since pixels are
 normalised, and its largest value is the largest that a pixel can have, so that none is cut off.
@@ -19,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.few.task import Converted, Task
-from jaxsnn.conversion.channels import of_genes
-from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.conversion.channels import fold_channels, of_genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.networks.spiking_input import largest_input
 from jaxsnn.simulation.cells.cell import Fired
 from jaxsnn.simulation.cells.leaky import Leaky
@@ -72,9 +73,18 @@ def _spike_norm(task: Task) -> np.ndarray:
     return theta.astype(np.float64)
 
 
-def _converted(task: Task, theta: np.ndarray, to_zero: bool, note: str) -> Converted:
+def lowered(snn: SNN, theta: np.ndarray, factor: float, v0: float = 0.0) -> tuple[SNN, Genes]:
+    """Thresholds (L,) times ``factor``, while spikes stay worth ``theta``: a network, and its candidate (1, L)."""
+    channels = of_genes(snn, Genes(theta[None], np.full((1, len(theta)), v0)))
+    return fold_channels(
+        snn, dataclasses.replace(channels, thresholds=tuple(factor * t for t in channels.thresholds))
+    )
+
+
+def _converted(task: Task, theta: np.ndarray, to_zero: bool, note: str, factor: float = 1.0) -> Converted:
     cell = Leaky(to_zero=to_zero, coding=Poisson(largest_input(task.network)))
-    return Converted(of_genes(task.snn, Genes(theta[None])), cells=cell, note=note)
+    snn, genes = lowered(task.snn, theta, factor)
+    return Converted(of_genes(snn, genes), cells=cell, snn=snn, note=note)
 
 
 def normalised(task: Task) -> Converted:
@@ -84,11 +94,14 @@ def normalised(task: Task) -> Converted:
 
 def rmp(task: Task) -> Converted:
     """Reset by subtraction, thresholds times the alpha that answers most like the ANN at T."""
-    theta = ALPHAS[:, None] * spike_norm(task)
-    some = task.images[:IMAGES]
+    theta, some = spike_norm(task), task.images[:IMAGES]
     classes = teacher_logits(task.snn, some).argmax(-1)
     cell = Leaky(coding=Poisson(largest_input(task.network)))
-    how = {"timesteps": task.timesteps, "dynamics": Dynamics(delay="none"), "cell": cell}
-    agree = observe(task.snn, Genes(theta), some, classes, **how).correct[:, -1]
-    best = int(agree.argmax())
-    return _converted(task, theta[best], False, f"alpha {ALPHAS[best]:.1f}")
+
+    def agree(alpha: float) -> int:
+        snn, genes = lowered(task.snn, theta, alpha)
+        how = {"timesteps": task.timesteps, "dynamics": Dynamics(delay="none"), "cell": cell}
+        return int(observe(snn, genes, some, classes, **how).correct[0, -1])
+
+    best = max(ALPHAS, key=agree)
+    return _converted(task, theta, False, f"alpha {best:.1f}", best)

@@ -73,8 +73,12 @@ def drawn(snn, images, steps, first=0):
     return np.stack([np.asarray(at(jnp.asarray(x, jnp.float32), keys, t), np.float64) for t in range(steps)])
 
 
-def simulated(snn, theta, inputs, to_zero=False, starts=None):
-    """Scores (T, N, classes), spikes (L) of (T, N, ...), membranes and largest currents of plain neurons."""
+def simulated(snn, theta, inputs, to_zero=False, starts=None, worth=None):
+    """Scores (T, N, classes), spikes (L) of (T, N, ...), membranes and largest currents of plain neurons.
+
+    A spike is ``worth`` its threshold unless told otherwise.
+    """
+    worth = theta if worth is None else worth
     v = [0.0 if starts is None else starts[l] for l in range(LAYERS)]
     peaks, spikes, scores, curve = [-np.inf] * LAYERS, [[] for _ in theta], 0.0, []
     for x in inputs:
@@ -85,7 +89,7 @@ def simulated(snn, theta, inputs, to_zero=False, starts=None):
             s = (v[index] > theta[index]).astype(float)
             v[index] = v[index] * (1 - s) if to_zero else v[index] - theta[index] * s
             spikes[index].append(s)
-            x = s * theta[index]
+            x = s * worth[index]
         scores = scores + sums(snn, LAYERS, x)
         curve.append(scores)
     return np.stack(curve), [np.stack(s) for s in spikes], v, peaks
@@ -128,10 +132,13 @@ def test_spike_norm_takes_the_largest_current_behind_normalised_layers(job, monk
     scale = converted.channels.thresholds[0][0] / found[0]
     ann = sums(job.snn, LAYERS, activations(job.snn, job.images)[-1]).argmax(-1)
     agree = [
-        (simulated(job.snn, alpha * theta, inputs[:4])[0][-1].argmax(-1) == ann).sum()
+        (simulated(job.snn, alpha * theta, inputs[:4], worth=theta)[0][-1].argmax(-1) == ann).sum()
         for alpha in spike_norm.ALPHAS
     ]
     assert np.isclose(scale, spike_norm.ALPHAS[np.argmax(agree)]) and not converted.cells.to_zero
+    seen = evaluate(converted, alone, job.images, job.labelled.labels)
+    curve = simulated(job.snn, scale * theta, inputs[:4], worth=theta)[0]
+    assert scale < 1 and np.array_equal(seen.right, (curve.argmax(-1) == job.labelled.labels).T)
 
 
 @pytest.fixture(scope="module")
@@ -300,26 +307,33 @@ def test_adafire_s_sweep_is_a_loop(job):
     [
         ("bptt", 1.0, None, ("weights",), False, False),
         ("diet", 0.3, 1.0, ("weights", "thresholds", "leak"), False, False),
-        ("plif", 0.3, 0.5, ("weights", "leak"), True, False),
-        ("lee", 1.0, 0.99, ("weights",), True, True),
-        ("hybrid", None, None, ("weights",), False, True),
+        ("plif", 0.5, 0.5, ("weights", "leak"), True, False),
+        ("lee", 0.5, 0.99, ("weights",), True, True),
+        ("hybrid", 0.7, None, ("weights",), False, True),
     ],
 )
 def test_what_is_trained_and_from_where(job, monkeypatch, name, factor, leak, parts, to_zero, random):
-    """Thresholds, leaks, the neuron and the image as the system's authors have them."""
+    """Thresholds, leaks, the neuron and the image as its authors have them; spikes worth 1 in their units."""
     seen = {}
 
     def fit_spiking(snn, cells, start, trained, *rest):
-        seen.update(cell=cells[0], start=start, trained=trained, steps=rest[1].timesteps)
+        seen.update(snn=snn, cell=cells[0], start=start, trained=trained, steps=rest[1].timesteps)
         return snn, start
 
     monkeypatch.setattr(trained, "fit_spiking", fit_spiking)
     monkeypatch.setattr(trained, "spike_norm", lambda job: np.array([2.0, 3.0]))
+    monkeypatch.setattr(trained, "SHARES", (0.5,))
     converted = getattr(trained, name)(dataclasses.replace(job, shared={}))
     usual = [np.percentile(a, 99.7, method="higher") for a in activations(job.snn, job.images)]
-    theta = np.multiply(factor, usual) if factor else [1.4, 2.1]
-    assert np.allclose(seen["start"].threshold, theta, rtol=1e-3) and seen["trained"] == parts
+    theta = [2.0, 3.0] if name == "hybrid" else usual
+    assert np.allclose(seen["start"].threshold, np.multiply(factor, theta), rtol=1e-3) and seen["trained"] == parts
+    kernels = [
+        [snn.params[f"{name}.kernel"] for name in ("conv1", "dense1", "dense2")] for snn in (job.snn, seen["snn"])
+    ]
+    for scale, before, after in zip((1, factor, factor), *kernels):
+        assert np.allclose(after, before / scale, rtol=1e-5)
     assert seen["start"].leak is None if leak is None else np.array_equal(seen["start"].leak, [[leak] * LAYERS])
+    assert (seen["start"].v0 == (0.5 if name == "bptt" else 0)).all()
     cell = seen["cell"]
     assert converted.cells == cell and (cell.to_zero, cell.averaging) == (to_zero, name == "plif")
     assert (cell.coding is not None) == random and cell.fire is not None
@@ -328,10 +342,32 @@ def test_what_is_trained_and_from_where(job, monkeypatch, name, factor, leak, pa
         assert seen["steps"] == 3
 
 
+def test_those_who_start_from_random_weights_start_here_where_they_lose_least(job):
+    """Leaky neurons that are reset to zero, by a loop: the cross-entropy of the scores after T steps over T."""
+    ann = sums(job.snn, LAYERS, activations(job.snn, job.images)[-1]).argmax(-1).astype(np.int32)
+    job = dataclasses.replace(job, labelled=Labelled(job.images, ann))
+    theta, losses = trained._percentile(job), []
+    for share in trained.SHARES:
+        v, scores = [0.0] * LAYERS, 0.0
+        for _ in range(8):
+            x = normalise(CHAIN, job.images)
+            for index in range(LAYERS):
+                v[index] = v[index] + (sums(job.snn, index, x) - v[index]) / 2
+                s = (v[index] > share * theta[index]).astype(float)
+                v[index], x = v[index] * (1 - s), s * theta[index]
+            scores = scores + sums(job.snn, LAYERS, x)
+        likely = scores / 8 - np.log(np.exp(scores / 8).sum(-1, keepdims=True))
+        losses.append(-likely[np.arange(COUNT), ann].mean())
+    cell = Leaky(fire=trained.ARCTAN, to_zero=True, averaging=True)
+    _, genes = trained._least_lossy(job, cell, 0.5, Effort(1, timesteps=8))
+    assert np.allclose(genes.threshold[0] / theta, trained.SHARES[np.argmin(losses)], rtol=1e-5)
+    assert losses[0] > min(losses)
+
+
 def test_training_changes_what_it_says(job):
     """Two steps of a network whose weights, thresholds and leaks are free, and which spikes afterwards."""
     converted = trained.diet(job)
-    theta = trained._percentile(job, 0.3)[0]
+    theta = 0.3 * trained._percentile(job)
     assert not np.allclose([t[0] for t in converted.channels.thresholds], theta, rtol=1e-6)
     assert (converted.leak != 1).any() and (converted.leak <= 1).all()
     assert not np.array_equal(converted.snn.params["conv1.kernel"], job.snn.params["conv1.kernel"])
