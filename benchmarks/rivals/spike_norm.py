@@ -3,10 +3,10 @@
 Sengupta et al. (Going deeper in spiking neural networks, Frontiers in Neuroscience 2019): layer by layer, with
 random input and thresholded layers in front, theta is the largest current that a neuron receives in T steps.
 Theirs: 2,500 steps, a network without biases, and a reset to zero, as RMP's authors describe it. ``rmp`` (Han et
-al., RMP-SNN, CVPR 2020) resets by subtraction and scales these thresholds by one alpha < 1; their rule for alpha
-is not published, so it is the one of a grid whose answers on the calibration images are nearest to the ANN's,
-without labels. Their spikes are worth 1 whatever the threshold, so that a lower one makes every layer send more;
-here a spike is worth the threshold that it had before it was scaled (``lowered``).
+al., RMP-SNN, CVPR 2020) resets by subtraction and scales these thresholds by one alpha < 1. Their rule for alpha
+is not published, nor whether spikes stay worth what they were, so that every layer sends more (``lowered``), or
+shrink with it, so that only the first one does: both are taken from a grid, by whose answers on the calibration
+images are nearest to the ANN's, without labels.
 
 Deviations: fewer steps and images; biases where the network has them; the input is signed, since pixels are
 normalised, and its largest value is the largest that a pixel can have, so that none is cut off.
@@ -98,10 +98,11 @@ def rmp(task: Task) -> Converted:
     classes = teacher_logits(task.snn, some).argmax(-1)
     cell = Leaky(coding=Poisson(largest_input(task.network)))
 
-    def agree(alpha: float) -> int:
-        snn, genes = lowered(task.snn, theta, alpha)
+    def agree(scales: tuple[float, float]) -> int:
+        snn, genes = lowered(task.snn, scales[0] * theta, scales[1])
         how = {"timesteps": task.timesteps, "dynamics": Dynamics(delay="none"), "cell": cell}
         return int(observe(snn, genes, some, classes, **how).correct[0, -1])
 
-    best = max(ALPHAS, key=agree)
-    return _converted(task, theta, False, f"alpha {best:.1f}", best)
+    shrunk, factor = max([(a, 1.0) for a in ALPHAS] + [(1.0, a) for a in ALPHAS], key=agree)
+    note = f"alpha {shrunk:.1f}, spikes shrunk" if factor == 1 else f"alpha {factor:.1f}"
+    return _converted(task, shrunk * theta, False, note, factor)

@@ -129,16 +129,20 @@ def test_spike_norm_takes_the_largest_current_behind_normalised_layers(job, monk
         theta[index] = simulated(job.snn, theta, inputs, to_zero=True)[3][index].max()
     assert np.allclose(found, theta, rtol=1e-5)
     converted = spike_norm.rmp(alone)
-    scale = converted.channels.thresholds[0][0] / found[0]
     ann = sums(job.snn, LAYERS, activations(job.snn, job.images)[-1]).argmax(-1)
-    agree = [
-        (simulated(job.snn, alpha * theta, inputs[:4], worth=theta)[0][-1].argmax(-1) == ann).sum()
-        for alpha in spike_norm.ALPHAS
+    ways = [(alpha, alpha * theta) for alpha in spike_norm.ALPHAS] + [
+        (alpha, theta) for alpha in spike_norm.ALPHAS
     ]
-    assert np.isclose(scale, spike_norm.ALPHAS[np.argmax(agree)]) and not converted.cells.to_zero
+    curves = [simulated(job.snn, alpha * theta, inputs[:4], worth=worth)[0] for alpha, worth in ways]
+    best = int(np.argmax([(curve[-1].argmax(-1) == ann).sum() for curve in curves]))
+    assert np.isclose(converted.channels.thresholds[0][0], ways[best][0] * found[0]) and ways[best][0] < 1
+    assert not converted.cells.to_zero
     seen = evaluate(converted, alone, job.images, job.labelled.labels)
-    curve = simulated(job.snn, scale * theta, inputs[:4], worth=theta)[0]
-    assert scale < 1 and np.array_equal(seen.right, (curve.argmax(-1) == job.labelled.labels).T)
+    assert np.array_equal(seen.right, (curves[best].argmax(-1) == job.labelled.labels).T)
+    lower = spike_norm._converted(alone, theta, False, "", 0.6)
+    seen = evaluate(lower, alone, job.images, job.labelled.labels)
+    curve = simulated(job.snn, 0.6 * theta, inputs[:4], worth=theta)[0]
+    assert np.array_equal(seen.right, (curve.argmax(-1) == job.labelled.labels).T)
 
 
 @pytest.fixture(scope="module")
