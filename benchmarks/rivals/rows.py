@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,11 @@ def seen_by(name: str, converted: Converted, job: Job, test: data.Dataset) -> Se
         converted = dataclasses.replace(converted, cells=Leaky(comparison=converted.comparison))
     if not converted.steady or job.longest < job.timesteps:
         return evaluate(converted, job, test.images, test.labels)
-    parts = (*converted.channels.thresholds, *converted.channels.biases, *converted.channels.starts)
-    key = f"seen {name} {converted.cells} {hashlib.sha256(b''.join(part.tobytes() for part in parts)).hexdigest()}"
+    own = {} if converted.snn is None else converted.snn.params
+    leak = () if converted.leak is None else converted.leak
+    parts = [*itertools.chain(*vars(converted.channels).values()), *own.values(), leak]
+    told = hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in parts)).hexdigest()
+    key = f"seen {name} {converted.cells} {told}"
     if key not in job.shared:
         longest = dataclasses.replace(job, timesteps=job.longest)
         job.shared[key] = evaluate(converted, longest, test.images, test.labels)

@@ -13,7 +13,7 @@ from benchmarks.few_timesteps import Inputs
 from benchmarks.rivals import __main__ as rivals
 from benchmarks.rivals.__main__ import Bench, Config, chosen, run
 from benchmarks.rivals.figure import draw, frontier
-from benchmarks.rivals.rows import code, own_files, right_of, row_of
+from benchmarks.rivals.rows import code, own_files, right_of, row_of, seen_by
 from benchmarks.rivals.systems import SYSTEMS
 from benchmarks.rivals.table import best, nearest_drop, ours_less, published_table, sentences, table_of, why
 from data import Dataset
@@ -96,6 +96,17 @@ def test_a_row_holds_what_was_measured(inputs, name):
         assert np.isclose(row["microjoules"], 1e-6 * (image + 0.9 * row["synops"]))
     assert rows[0]["accuracy"] == rows[1]["accuracy"][:2] and rows[0]["spikes"] < rows[1]["spikes"]
     assert (rows[0]["simulated"] == CELLS) == (name == "signed")
+
+
+def test_a_longer_row_is_not_taken_for_one_with_other_weights(inputs):
+    """Same thresholds, other kernels: each is simulated."""
+    bench = Bench(SETTINGS, inputs)
+    job = bench.job(STEPS[0], 0)
+    converted = SYSTEMS["signed"].prepare(job)
+    params = {key: -value if key == "dense2.kernel" else value for key, value in inputs.snn.params.items()}
+    other = dataclasses.replace(converted, snn=dataclasses.replace(inputs.snn, params=params))
+    one, two = (seen_by("signed", given, job, inputs.test).right for given in (converted, other))
+    assert (one != two).any()
 
 
 def test_an_image_of_spikes_costs_additions_at_every_step(inputs):
