@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.filesize import decimal
 
 from jaxsnn.cli import command
 from jaxsnn.cli.options import DebugOptions
@@ -58,7 +59,7 @@ def export(config: ExportConfig) -> list[Path]:
     lines = [
         f"{converted.network.name}, {converted.steps} steps{counted}, {converted.dynamics.comparison}, reset by "
         "subtraction",
-        *(f"  {path}, {path.stat().st_size / 1e6:.2f} MB" for path in written),
+        *(f"  {path}, {decimal(path.stat().st_size)}" for path in written),
     ]
     if config.to == "nir":
         lines.append(says(converted, config.target, config.v0))
