@@ -73,9 +73,9 @@ def _spike_norm(task: Task) -> np.ndarray:
     return theta.astype(np.float64)
 
 
-def lowered(snn: SNN, theta: np.ndarray, factor: float, v0: float = 0.0) -> tuple[SNN, Genes]:
+def lowered(snn: SNN, theta: np.ndarray, factor: float) -> tuple[SNN, Genes]:
     """Thresholds (L,) times ``factor``, while spikes stay worth ``theta``: a network, and its candidate (1, L)."""
-    channels = of_genes(snn, Genes(theta[None], np.full((1, len(theta)), v0)))
+    channels = of_genes(snn, Genes(theta[None]))
     return fold_channels(
         snn, dataclasses.replace(channels, thresholds=tuple(factor * t for t in channels.thresholds))
     )

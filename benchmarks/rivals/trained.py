@@ -2,21 +2,20 @@
 
 - bptt: Lu and Sengupta's rival in the paper's Fig. 4, weights alone, constant input, reset by subtraction.
 - hybrid (Rathi et al., Enabling deep spiking neural networks with hybrid conversion and spike timing dependent
-  backpropagation, ICLR 2020): starts at 0.7 of spike-norm's thresholds; signed Poisson input; surrogate
-  0.3 max(0, 1 - |v/theta - 1|), as in their later code.
-- diet (Rathi and Roy, DIET-SNN, 2020): constant input, thresholds and leaks are learned too; starts at 0.3 of the
-  99.7 percentile.
+  backpropagation, ICLR 2020): starts from spike-norm's thresholds (0.7 of them in theirs); signed Poisson input;
+  surrogate 0.3 max(0, 1 - |v/theta - 1|), as in their later code.
+- diet (Rathi and Roy, DIET-SNN, 2020): constant input, thresholds and leaks are learned too; starts from the 99.7
+  percentile (0.3 of it in theirs).
 - lee (Lee et al., Enabling spike-based backpropagation, Frontiers in Neuroscience 2020): signed Poisson input,
-  leak 0.99, reset to zero.
+  leak 0.99, reset to zero (from random weights in theirs).
 - plif (Fang et al., Incorporating learnable membrane time constant, ICCV 2021): v += (I - v)/tau with tau learned
-  for each layer, reset to zero, arctan surrogate.
+  for each layer, reset to zero, arctan surrogate (from random weights in theirs).
 
-All fire strictly above the threshold. Spikes of hybrid and DIET-SNN are worth 1 whatever the threshold, so that a
-factor on it makes every layer send more: here a spike is worth the threshold without the factor. The authors of
-Lee et al. and PLIF start from random weights; from converted ones their neurons would be silent, or never pause,
-so these start at the share of the 99.7 percentile, of ``SHARES``, at which the network, not trained yet, loses
-least on training images. Their authors train hundreds of epochs from scratch or from a network of their own; here
-a few from the common one, which is what makes them comparable, and is said in the table.
+All fire strictly above the threshold, and all but bptt start at that share of their thresholds, of ``SHARES``, at
+which the network, not trained yet, loses least on training images: the best for so few epochs. A spike is worth
+the whole threshold, so that a share makes every layer send more, as where a spike is worth 1. Their authors train
+hundreds of epochs from scratch or from a network of their own; here a few from the common one, which is what
+makes them comparable, and is said in the table.
 """
 
 import functools
@@ -40,9 +39,6 @@ from jaxsnn.simulation.cells.poisson import Poisson
 from jaxsnn.simulation.cells.unroll import per_layer
 from jaxsnn.simulation.surrogate import spike
 from jaxsnn.training.bptt import parts_of
-
-Started = tuple[SNN, Genes]
-Start = Callable[[], Started]
 
 TRIANGLE = functools.partial(spike, kind="triangle", scale=0.3)
 ARCTAN = functools.partial(spike, kind="arctan", scale=1.0)
@@ -72,10 +68,18 @@ def _effort(job: Job, name: str, timesteps: int | None = None) -> Effort:
     return replace(own, epochs=epochs, batch=job.batch, timesteps=timesteps or own.timesteps)
 
 
-def _trained(job: Job, name: str, cell: Leaky, start: Start, parts: tuple[str, ...], effort: Effort) -> Converted:
-    """Train once for all timesteps; simulate with the same cell."""
+def _trained(
+    job: Job,
+    name: str,
+    cell: Leaky,
+    start: Callable[[Job, Leaky, Effort], tuple[SNN, Genes]],
+    parts: tuple[str, ...] = ("weights",),
+    timesteps: int | None = None,
+) -> Converted:
+    """Train once for all timesteps, at ``timesteps`` instead of the system's own; simulate with the same cell."""
+    effort = _effort(job, name, timesteps)
     if name not in job.shared:
-        snn, genes = start()
+        snn, genes = start(job, cell, effort)
         cells, every_step = per_layer(job.network, cell), name == "bptt"
         job.shared[name] = fit_spiking(snn, cells, genes, parts, job.labelled, effort, job.seed, every_step)
     snn, genes = job.shared[name]
@@ -83,22 +87,24 @@ def _trained(job: Job, name: str, cell: Leaky, start: Start, parts: tuple[str, .
     return Converted(of_genes(snn, genes), snn=snn, cells=cell, leak=genes.leak, note=note)
 
 
-def _from(job: Job, theta: np.ndarray, factor: float = 1.0, leak: float | None = None, v0: float = 0.0) -> Started:
-    snn, genes = lowered(job.snn, theta, factor, v0)
-    return snn, genes._replace(leak=None if leak is None else np.full_like(genes.threshold, leak))
+def _half_full(job: Job, cell: Leaky, effort: Effort) -> tuple[SNN, Genes]:
+    theta = _percentile(job)[None]
+    return job.snn, Genes(theta, np.full_like(theta, 0.5))
 
 
-def _least_lossy(job: Job, cell: Leaky, leak: float, effort: Effort) -> Started:
-    """The start at the share of the 99.7 percentile at which the network loses least."""
-    theta = _percentile(job)
+def _least_lossy(
+    job: Job, cell: Leaky, effort: Effort, *, thresholds: Callable[[Job], np.ndarray], leak: float = 1.0
+) -> tuple[SNN, Genes]:
+    """The start at the share of ``thresholds`` at which the network loses least."""
+    theta = thresholds(job)
     images, labels = (jnp.asarray(part[:SHARE_IMAGES]) for part in (job.labelled.images, job.labelled.labels))
-    starts = [_from(job, theta, share, leak) for share in SHARES]
-    network = starts[0][0].network
-    untrained = jax.jit(spiking_loss(starts[0][0], per_layer(network, cell), np.ones(len(theta)), effort, False))
+    starts = [lowered(job.snn, theta, share) for share in SHARES]
+    starts = [(snn, genes._replace(leak=np.full_like(genes.threshold, leak))) for snn, genes in starts]
+    cells = per_layer(job.network, cell)
+    untrained = jax.jit(spiking_loss(job.snn, cells, np.ones(len(theta)), effort, False))
 
-    def loss(start: Started) -> float:
-        parts = parts_of(*start)
-        parts["thresholds"] = jnp.asarray(start[1].threshold[0], jnp.float32)
+    def loss(start: tuple[SNN, Genes]) -> float:
+        parts = parts_of(*start) | {"thresholds": jnp.asarray(start[1].threshold[0], jnp.float32)}
         return float(untrained(parts, images, labels, jax.random.key(job.seed)))
 
     return min(starts, key=loss)
@@ -106,34 +112,31 @@ def _least_lossy(job: Job, cell: Leaky, leak: float, effort: Effort) -> Started:
 
 def bptt(job: Job) -> Converted:
     """Weights alone, from half-full neurons at the 99.7 percentile."""
-    start = functools.partial(_from, job, _percentile(job), v0=0.5)
-    return _trained(job, "bptt", Leaky(fire=TRIANGLE), start, ("weights",), _effort(job, "bptt"))
+    return _trained(job, "bptt", Leaky(fire=TRIANGLE), _half_full)
 
 
 def diet(job: Job) -> Converted:
     """Weights, thresholds and leaks."""
-    start = functools.partial(_from, job, _percentile(job), 0.3, 1.0)
-    parts = ("weights", "thresholds", "leak")
-    return _trained(job, "diet", Leaky(fire=TRIANGLE), start, parts, _effort(job, "diet"))
+    start = functools.partial(_least_lossy, thresholds=_percentile)
+    return _trained(job, "diet", Leaky(fire=TRIANGLE), start, ("weights", "thresholds", "leak"))
 
 
 def hybrid(job: Job, timesteps: int | None = None) -> Converted:
-    """Weights, from 0.7 of spike-norm's thresholds; trained at ``timesteps``."""
+    """Weights, from spike-norm's thresholds; trained at ``timesteps``."""
     cell = Leaky(fire=TRIANGLE, coding=Poisson(largest_input(job.network)))
-    start = functools.partial(_from, job, spike_norm(job), 0.7)
-    return _trained(job, "hybrid", cell, start, ("weights",), _effort(job, "hybrid", timesteps))
+    start = functools.partial(_least_lossy, thresholds=spike_norm)
+    return _trained(job, "hybrid", cell, start, timesteps=timesteps)
 
 
 def lee(job: Job, timesteps: int | None = None) -> Converted:
     """Weights, leaky neurons that are reset to zero; trained at ``timesteps``."""
     cell = Leaky(fire=TRIANGLE, to_zero=True, coding=Poisson(largest_input(job.network)))
-    effort = _effort(job, "lee", timesteps)
-    start = functools.partial(_least_lossy, job, cell, 0.99, effort)
-    return _trained(job, "lee", cell, start, ("weights",), effort)
+    start = functools.partial(_least_lossy, thresholds=_percentile, leak=0.99)
+    return _trained(job, "lee", cell, start, timesteps=timesteps)
 
 
 def plif(job: Job) -> Converted:
     """Weights and a time constant a layer, from tau = 2."""
-    cell, effort = Leaky(fire=ARCTAN, to_zero=True, averaging=True), _effort(job, "plif")
-    start = functools.partial(_least_lossy, job, cell, 0.5, effort)
-    return _trained(job, "plif", cell, start, ("weights", "leak"), effort)
+    cell = Leaky(fire=ARCTAN, to_zero=True, averaging=True)
+    start = functools.partial(_least_lossy, thresholds=_percentile, leak=0.5)
+    return _trained(job, "plif", cell, start, ("weights", "leak"))

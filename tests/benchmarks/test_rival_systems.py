@@ -310,14 +310,14 @@ def test_adafire_s_sweep_is_a_loop(job):
     "name, factor, leak, parts, to_zero, random",
     [
         ("bptt", 1.0, None, ("weights",), False, False),
-        ("diet", 0.3, 1.0, ("weights", "thresholds", "leak"), False, False),
+        ("diet", 0.5, 1.0, ("weights", "thresholds", "leak"), False, False),
         ("plif", 0.5, 0.5, ("weights", "leak"), True, False),
         ("lee", 0.5, 0.99, ("weights",), True, True),
-        ("hybrid", 0.7, None, ("weights",), False, True),
+        ("hybrid", 0.5, 1.0, ("weights",), False, True),
     ],
 )
 def test_what_is_trained_and_from_where(job, monkeypatch, name, factor, leak, parts, to_zero, random):
-    """Thresholds, leaks, the neuron and the image as its authors have them; spikes worth 1 in their units."""
+    """Leaks, the neuron and the image as its authors have them; a share leaves spikes worth what they were."""
     seen = {}
 
     def fit_spiking(snn, cells, start, trained, *rest):
@@ -346,7 +346,7 @@ def test_what_is_trained_and_from_where(job, monkeypatch, name, factor, leak, pa
         assert seen["steps"] == 3
 
 
-def test_those_who_start_from_random_weights_start_here_where_they_lose_least(job):
+def test_those_who_are_trained_start_where_they_lose_least(job):
     """Leaky neurons that are reset to zero, by a loop: the cross-entropy of the scores after T steps over T."""
     ann = sums(job.snn, LAYERS, activations(job.snn, job.images)[-1]).argmax(-1).astype(np.int32)
     job = dataclasses.replace(job, labelled=Labelled(job.images, ann))
@@ -363,14 +363,16 @@ def test_those_who_start_from_random_weights_start_here_where_they_lose_least(jo
         likely = scores / 8 - np.log(np.exp(scores / 8).sum(-1, keepdims=True))
         losses.append(-likely[np.arange(COUNT), ann].mean())
     cell = Leaky(fire=trained.ARCTAN, to_zero=True, averaging=True)
-    _, genes = trained._least_lossy(job, cell, 0.5, Effort(1, timesteps=8))
+    how = {"thresholds": trained._percentile, "leak": 0.5}
+    _, genes = trained._least_lossy(job, cell, Effort(1, timesteps=8), **how)
     assert np.allclose(genes.threshold[0] / theta, trained.SHARES[np.argmin(losses)], rtol=1e-5)
     assert losses[0] > min(losses)
 
 
-def test_training_changes_what_it_says(job):
+def test_training_changes_what_it_says(job, monkeypatch):
     """Two steps of a network whose weights, thresholds and leaks are free, and which spikes afterwards."""
-    converted = trained.diet(job)
+    monkeypatch.setattr(trained, "SHARES", (0.3,))
+    converted = trained.diet(dataclasses.replace(job, shared={}))
     theta = 0.3 * trained._percentile(job)
     assert not np.allclose([t[0] for t in converted.channels.thresholds], theta, rtol=1e-6)
     assert (converted.leak != 1).any() and (converted.leak <= 1).all()
