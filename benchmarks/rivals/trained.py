@@ -12,10 +12,10 @@
   for each layer, reset to zero, arctan surrogate (from random weights in theirs).
 
 All fire strictly above the threshold, and all but bptt start at that share of their thresholds, of ``SHARES``, at
-which the network, not trained yet, loses least on training images: the best for so few epochs. A spike is worth
-the whole threshold, so that a share makes every layer send more, as where a spike is worth 1. Their authors train
-hundreds of epochs from scratch or from a network of their own; here a few from the common one, which is what
-makes them comparable, and is said in the table.
+which the network, not trained yet, loses least on training images. A spike is worth the whole threshold, so that a
+share makes every layer send more, as where a spike is worth 1. Their authors train hundreds of epochs from scratch
+or from a network of their own; here a few from the common one, which is what makes them comparable, and is said in
+the table.
 """
 
 import functools
@@ -61,13 +61,6 @@ def _percentile(job: Job) -> np.ndarray:
     return calibrate(job.network, job.snn.params, job.images).threshold(99.7)
 
 
-def _effort(job: Job, name: str, timesteps: int | None = None) -> Effort:
-    """A system's own, but for what was asked for."""
-    own = EFFORTS[name]
-    epochs = own.epochs if job.epochs is None else job.epochs
-    return replace(own, epochs=epochs, batch=job.batch, timesteps=timesteps or own.timesteps)
-
-
 def _trained(
     job: Job,
     name: str,
@@ -77,7 +70,9 @@ def _trained(
     timesteps: int | None = None,
 ) -> Converted:
     """Train once for all timesteps, at ``timesteps`` instead of the system's own; simulate with the same cell."""
-    effort = _effort(job, name, timesteps)
+    own = EFFORTS[name]
+    epochs = own.epochs if job.epochs is None else job.epochs
+    effort = replace(own, epochs=epochs, batch=job.batch, timesteps=timesteps or own.timesteps)
     if name not in job.shared:
         snn, genes = start(job, cell, effort)
         cells, every_step = per_layer(job.network, cell), name == "bptt"
