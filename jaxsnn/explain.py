@@ -55,8 +55,10 @@ class ExplainConfig(RunOptions, DebugOptions):
     """Training images for the noise sensitivity."""
     timesteps: int | None = None
     """Timesteps over which spikes are summed; default: as many as the run was tested with."""
+    sweep: bool = True
+    """Search again with other weights of eq. 11."""
     sweep_factors: tuple[float, ...] = (0.0, 4.0)
-    """Search again with each weight of eq. 11 times each of these; none for no such searches."""
+    """Each weight times each of these, one search for each."""
     sweep_population: int = 8
     """Candidates of such a search."""
     sweep_generations: int = 3
@@ -77,7 +79,7 @@ class ExplainConfig(RunOptions, DebugOptions):
     @property
     def images_wanted(self) -> int:
         """Training images that are needed."""
-        return max(self.images, self.attack_images, self.sweep_images + self.held_out_images)
+        return max(self.images, self.attack_images, self.sweep * (self.sweep_images + self.held_out_images))
 
 
 def explain(config: ExplainConfig) -> dict:
@@ -98,7 +100,7 @@ def explain(config: ExplainConfig) -> dict:
         "significance": components,
         "sensitivity": sensitivity,
         "correlations": correlations(run.percentiles, components["change_percent"], sensitivity),
-        "sweep": _sweep(config, run, console) if config.sweep_factors else None,
+        "sweep": _sweep(config, run, console) if config.sweep else None,
     }
     write_json(run.folder / "explain.json", result)
     for row in result["correlations"]:

@@ -221,6 +221,15 @@ def without(run_folder, tmp_path, name):
     return folder
 
 
+def test_the_searches_with_other_weights_can_be_left_out(run_folder, explained, tmp_path):
+    """With no images for them."""
+    folder = without(run_folder, tmp_path, "explain.json")
+    found = explain(ExplainConfig(folder, images=20, attack_images=12, sweep=False, held_out_images=5000))
+    assert explained["sweep"] and found["sweep"] is None
+    assert "<h2>The cost</h2>" not in (folder / "report.html").read_text()
+    assert not (folder / "figures" / "cost_sweep.png").exists()
+
+
 @pytest.mark.parametrize("command", [lambda f: explain(ExplainConfig(f)), lambda f: attack(AttackConfig(f))])
 def test_a_folder_without_thresholds_is_refused(run_folder, tmp_path, command):
     with pytest.raises(UserError, match=r"has no thresholds.json: it is not the folder of a finished run"):
