@@ -6,11 +6,11 @@
 Each row is a conversion of one network for T steps without layer delay, from the same training images without
 labels, and its accuracy on test images, which no method sees. `benchmarks/few/` has a file a method, which says
 what it does, where it deviates from what was published, and what was published. Weights change by folding only,
-but in ours with reconstruct and in ours with distilled weights. The distilled rows need `--distillation STEPS`
-and a GPU. Rows run in the package's simulator, in int8 unless `--precision` says otherwise;
-those that it has no place for (FTBC's biases for each step, a start for each neuron, a delayed read-out) are
-simulated by `benchmarks/few/layerwise.py` in float32. Seconds are those of the conversion, without what XLA took
-to compile.
+but in ours with reconstruct and in ours with distilled weights. The distilled rows need `--distillation STEPS`,
+and a GPU for more than a hundred or so. Rows run in the package's simulator, in int8 unless `--precision` says
+otherwise; those that it has no place for (FTBC's biases for each step, a start for each neuron, a delayed
+read-out) are simulated by `benchmarks/few/layerwise.py` in float32. Seconds are those of the conversion, without
+what XLA took to compile.
 
 With `--json` each row is kept as soon as it is there, and read when the command runs again; a figure of the
 methods over T lies beside it.

@@ -75,7 +75,7 @@ def _trained(
     effort = replace(own, epochs=epochs, batch=job.batch, timesteps=timesteps or own.timesteps)
     if name not in job.shared:
         snn, genes = start(job, cell, effort)
-        cells, every_step = per_layer(job.network, cell), name == "bptt"
+        cells, every_step = per_layer(snn.network, cell), name == "bptt"
         job.shared[name] = fit_spiking(snn, cells, genes, parts, job.labelled, effort, job.seed, every_step)
     snn, genes = job.shared[name]
     note = f"trained at T = {effort.timesteps}"
@@ -95,8 +95,8 @@ def _least_lossy(
     images, labels = (jnp.asarray(part[:SHARE_IMAGES]) for part in (job.labelled.images, job.labelled.labels))
     starts = [lowered(job.snn, theta, share) for share in SHARES]
     starts = [(snn, genes._replace(leak=np.full_like(genes.threshold, leak))) for snn, genes in starts]
-    cells = per_layer(job.network, cell)
-    untrained = jax.jit(spiking_loss(job.snn, cells, np.ones(len(theta)), effort, False))
+    snn, _ = starts[0]  # all have one network
+    untrained = jax.jit(spiking_loss(snn, per_layer(snn.network, cell), np.ones(len(theta)), effort, False))
 
     def loss(start: tuple[SNN, Genes]) -> float:
         parts = parts_of(*start) | {"thresholds": jnp.asarray(start[1].threshold[0], jnp.float32)}
