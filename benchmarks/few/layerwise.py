@@ -95,7 +95,7 @@ class Walk:
             for edge in self.network.layers[index].edges
         ]
         images = padded(self.images[part])
-        return drive(self.network, index, self.timesteps, self.params, images, sources)
+        return drive(self.network, index, self.params, images, sources)
 
     def output(self, index: int, neurons: Neurons) -> np.ndarray:
         """The mean over images of amplitude * spikes / T, float64 (*shape), if a layer had these neurons."""

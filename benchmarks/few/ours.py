@@ -1,9 +1,10 @@
 """The calibration of ``jaxsnn.conversion.few_timesteps``, and the same with each piece changed.
 
 The pieces are the yes-or-no fields of ``Recipe`` and what its descent chooses, as they are in the code: a piece
-that is added there has its row here. None is chosen on test images. Three more rows go on from there: a read-out
-that leaves out the first steps, and gradient descent through the timesteps on all training images
-(``jaxsnn.training.distillation``), of the channels, which fold into the weights, or of the weights, too.
+that is added there has its row here. None is chosen on test images. With neurons that may send several spikes in a
+step there is a row for each of ``SPIKES``. Three more rows go on from there: a read-out that leaves out the first
+steps, and gradient descent through the timesteps on all training images (``jaxsnn.training.distillation``), of the
+channels, which fold into the weights, or of the weights, too.
 """
 
 import dataclasses
@@ -18,7 +19,11 @@ from benchmarks.few.layerwise import Walk, neurons_of
 from benchmarks.few.task import Converted, Method, Task
 from jaxsnn.conversion.channel_fit import Recipe
 from jaxsnn.conversion.few_timesteps import Calibrated, calibrate_for
+from jaxsnn.simulation.cells.burst import Several
 from jaxsnn.training.distillation import Distillation, distil, divergence, teacher_logits
+
+SPIKES = (2, 4, 8)
+"""That a neuron may send in one step."""
 
 
 def pieces() -> dict[str, dict[str, Any]]:
@@ -38,7 +43,8 @@ def calibrated(task: Task, **changes: Any) -> Converted:
     """The usual recipe, with ``changes``."""
     recipe = Recipe(timesteps=task.timesteps, seed=task.seed, **changes)
     found = calibrate_for(task.snn, task.images, recipe)
-    return Converted(found.channels, recipe.comparison, snn=found.snn, layers=found.fits)
+    cells = None if recipe.most == 1 else Several(most=recipe.most)
+    return Converted(found.channels, recipe.comparison, snn=found.snn, layers=found.fits, cells=cells)
 
 
 def distilled(task: Task, weights: bool) -> Converted:
@@ -104,4 +110,9 @@ def rows() -> dict[str, Method]:
     found: dict[str, Method] = {"ours": calibrated}
     for name, change in pieces().items():
         found[f"ours-{name}"] = functools.partial(calibrated, **change)
-    return found
+    return found | bursts()
+
+
+def bursts() -> dict[str, Method]:
+    """The usual recipe for neurons that may send several spikes in a step."""
+    return {f"ours-{most}-spikes": functools.partial(calibrated, most=most) for most in SPIKES}

@@ -296,6 +296,10 @@ TRAINED = (
 
 OURS = (
     System("ours", "ours, calibrated", ours.calibrated, "this package, without labels", lucky=True),
+    *(
+        System(name, f"ours, {most} spikes a step", prepare, "this package, without labels", lucky=True)
+        for most, (name, prepare) in zip(ours.SPIKES, ours.bursts().items())
+    ),
     System(
         "ours-distilled",
         "ours, distilled",

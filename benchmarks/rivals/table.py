@@ -11,7 +11,6 @@ from benchmarks.rivals.system import Published, System
 from jaxsnn.analysis.latency import gain_intervals
 
 Report = dict[str, Any]
-OURS = ("ours", "ours-distilled")
 AGREES = 2.0
 """Points by which a drop may differ from the published one without a word."""
 
@@ -142,12 +141,13 @@ def why(system: System, figure: Published, nearest: int | None, drop: float | No
 
 
 def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence[int]) -> list[str]:
-    """Where ours, calibrated, is not the best, in a sentence each; and notes of rows."""
+    """Where a rival is ahead of ours, calibrated, in a sentence each; and notes of rows."""
     found = []
+    rivals = {name: system for name, system in systems.items() if not name.startswith("ours")}
     for steps in timesteps:
-        leader = best(report, systems, steps)
-        gain = None if leader in (None, "ours") else ours_less(report, leader or "", steps)
-        if leader is not None and gain is not None:
+        leader = best(report, rivals, steps)
+        gain = None if leader is None else ours_less(report, leader, steps)
+        if leader is not None and gain is not None and gain[0] < 0:
             sure = "surely" if gain[2] < 0 else "not surely"
             found.append(
                 f"T = {steps}: {systems[leader].title} is ahead of ours by {-gain[0]:.2f} points "
@@ -156,5 +156,5 @@ def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence
     noted = {row["system"]: row["note"] for row in report["rows"] if row["note"] and row["system"] in systems}
     found += [f"{systems[name].title}: {note}." for name, note in noted.items()]
     there = {row["system"] for row in report["rows"]}
-    bare = [s.title for name, s in systems.items() if name in there and not s.published and name not in OURS]
+    bare = [s.title for name, s in rivals.items() if name in there and not s.published]
     return found + ([f"No published figure is at hand for {', '.join(bare)}."] if bare else [])

@@ -8,14 +8,19 @@ activations.
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
+from jaxsnn.simulation.cells.burst import Several
+from jaxsnn.simulation.neuron import if_step
 
 MOST_TIMESTEPS = 1024
+MOST_SPIKES = 255
+"""Of a neuron in one step: they wait as a byte."""
 GRID = 1 - 0.01 * np.arange(95)
 """Thresholds that are tried, as fractions of the largest activation (Li et al.)."""
 NARROW = 1e-3
@@ -39,6 +44,14 @@ POINTS = 11
 """Values that are tried for each number in a sweep."""
 
 
+class Firing(NamedTuple):
+    """How neurons fire for ``timesteps`` steps; the other two are those of ``Recipe``."""
+
+    timesteps: int
+    comparison: str = ">"
+    most: int = 1
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What is calibrated, for ``timesteps`` T without layer delay.
@@ -55,6 +68,9 @@ class Recipe:
         sweeps: of the descent.
         comparison: of the neuron, ">" or ">=".
         seed: draws the values that channels are fitted to where there are more than ``SAMPLE``.
+        most: spikes that a neuron may send in one step. Of more than one it sends floor(v / theta), at the
+            threshold itself, too: simulate such a network with
+            ``jaxsnn.simulation.cells.burst.Several(most=most)``.
     """
 
     timesteps: int
@@ -66,13 +82,20 @@ class Recipe:
     sweeps: int = 4
     comparison: str = ">"
     seed: int = 0
+    most: int = 1
 
     def __post_init__(self):
         if not 1 <= self.timesteps <= MOST_TIMESTEPS:
             raise UserError(f"calibration is for {self.timesteps} timesteps, expected 1 to {MOST_TIMESTEPS}")
+        if not 1 <= self.most <= MOST_SPIKES:
+            raise UserError(f"most is {self.most} spikes of a neuron in one step, expected 1 to {MOST_SPIKES}")
         unknown = [name for name in self.descend if name not in SPREAD]
         if unknown:
             raise UserError(f"cannot calibrate {unknown[0]!r}: any of {', '.join(SPREAD)}")
+
+    @property
+    def firing(self) -> Firing:
+        return Firing(self.timesteps, self.comparison, self.most)
 
 
 @dataclass(frozen=True)
@@ -100,14 +123,18 @@ class Cells(tuple):
     amplitude = property(lambda self: self[1])
 
 
-def simulate(drive, theta, bias, start, timesteps, comparison):
+def simulate(drive, theta, bias, start, firing: Firing):
     """Spike counts (..., C) and spikes (T, ..., C) of neurons under a drive (T or 1, ..., C)."""
+    timesteps, comparison, most = firing
 
     def step(state, current):
         v, count = state
-        v = v + ((drive[0] if current is None else current) + bias)
-        fired = v >= theta if comparison == ">=" else v > theta
-        return (v - jnp.where(fired, theta, 0), count + fired), fired
+        received = (drive[0] if current is None else current) + bias
+        if most > 1:
+            v, fired, _ = Several(most=most).step(v, received, theta, None, jnp.int32(0))
+        else:
+            v, fired = if_step(v, received, theta, None, comparison)
+        return (v, count + fired), fired
 
     state = jnp.broadcast_to(start * theta, drive.shape[1:]), jnp.zeros(drive.shape[1:])
     currents = drive if len(drive) > 1 else None
@@ -116,23 +143,24 @@ def simulate(drive, theta, bias, start, timesteps, comparison):
     return count, spikes
 
 
-def mmse_thresholds(activations: np.ndarray, timesteps: int) -> np.ndarray:
+def mmse_thresholds(activations: np.ndarray, timesteps: int, most: int = 1) -> np.ndarray:
     """Thresholds (C,) with the least squared error of half-full neurons under an even current, of a grid.
 
     Activations (S, C) are the ANN's. A channel that is never active gets the largest threshold of its layer, so
-    that it stays silent, and none gets less than ``NARROW`` of that.
+    that it stays silent, and none gets less than ``NARROW`` of that. With ``most`` spikes a step a neuron reaches
+    its channel's largest activation at a threshold that is so much smaller.
     """
-    top = activations.max(0)
-    error = np.asarray(_mmse_errors(jnp.asarray(activations), jnp.asarray(top), timesteps))
+    top = activations.max(0) / most
+    error = np.asarray(_mmse_errors(jnp.asarray(activations), jnp.asarray(top), timesteps, timesteps * most))
     theta = np.where(top > 0, top * GRID[error.argmin(0)], 0)
     return np.where(top > 0, np.maximum(theta, NARROW * theta.max()), theta.max()).astype(np.float64)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _mmse_errors(activations, top, timesteps):
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _mmse_errors(activations, top, timesteps, most):
     def one(fraction):
         unit = jnp.maximum(top * fraction, jnp.finfo(jnp.float32).tiny) / timesteps
-        return ((unit * jnp.clip(jnp.floor(activations / unit + START), 0, timesteps) - activations) ** 2).sum(0)
+        return ((unit * jnp.clip(jnp.floor(activations / unit + START), 0, most) - activations) ** 2).sum(0)
 
     return jax.lax.map(one, jnp.asarray(GRID, jnp.float32))
 
@@ -150,13 +178,13 @@ def fit_layer(
         the cells, and (bias_error, squared_error) of ``LayerFit`` before the descent and after.
     """
     channels = targets.shape[1]
-    fixed = (jnp.asarray(currents), jnp.asarray(targets), recipe.timesteps, recipe.comparison)
+    fixed = (jnp.asarray(currents), jnp.asarray(targets), recipe.firing)
     free = recipe.amplitudes and shape is None
     if shape is None:
-        theta = mmse_thresholds(targets, recipe.timesteps)
+        theta = mmse_thresholds(targets, recipe.timesteps, recipe.most)
     else:
         scaled = np.asarray(targets / shape).reshape(-1, 1)  # one number for the whole layer
-        theta = mmse_thresholds(scaled, recipe.timesteps)[0] * shape
+        theta = mmse_thresholds(scaled, recipe.timesteps, recipe.most)[0] * shape
     bias, start = np.zeros(channels), np.full(channels, START)
     names = [name for name in recipe.descend if biased or name != "bias"]
     correct = recipe.correct and biased
@@ -221,18 +249,16 @@ def _coordinate(theta, bias, start, name: str, width: float, fixed, free: bool, 
     return tuple(np.take_along_axis(part, best[None], 0)[0] for part in tried)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _try_all(theta, bias, start, currents, targets, timesteps, comparison, free):
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _try_all(theta, bias, start, currents, targets, firing, free):
     """Squared errors (K, C) of K candidates (K, C)."""
-    return jax.lax.map(
-        lambda one: _errors(*one, currents, targets, timesteps, comparison, free)[0], (theta, bias, start)
-    )
+    return jax.lax.map(lambda one: _errors(*one, currents, targets, firing, free)[0], (theta, bias, start))
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _errors(theta, bias, start, currents, targets, timesteps, comparison, free):
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _errors(theta, bias, start, currents, targets, firing, free):
     """Per channel the squared error, the amplitude (the best where it is ``free``), and the mean error."""
-    rate = simulate(currents, theta, bias, start, timesteps, comparison)[0] / timesteps
+    rate = simulate(currents, theta, bias, start, firing)[0] / firing.timesteps
     amplitude = theta
     if free:
         best = (rate * targets).sum(0) / jnp.maximum((rate * rate).sum(0), jnp.finfo(jnp.float32).tiny)

@@ -24,14 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.conversion.channel_fit import Cells, LayerFit, Recipe, fit_layer, mmse_thresholds, simulate
+from jaxsnn.conversion.channel_fit import Cells, Firing, LayerFit, Recipe, fit_layer, mmse_thresholds, simulate
 from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, positions
 from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Edge, Network, layer_shapes
 from jaxsnn.networks.forward import ann_forward, check_images, preprocess
 from jaxsnn.networks.linear_maps import linear_map
-from jaxsnn.networks.senders import from_start
+from jaxsnn.networks.senders import from_start, has_gates
 from jaxsnn.networks.spiking import SNN
 
 CHUNK = 64
@@ -72,7 +72,8 @@ def calibrate_for(
 ) -> Calibrated:
     """Channels for ``recipe.timesteps`` steps from uint8 training images (N, H, W, C), for ``fold_channels``.
 
-    Memory does not grow with the number of images: spikes, a bit each, wait in a temporary file. It runs on the
+    Memory does not grow with the number of images: spikes, a bit each, or a byte a neuron and step where it may
+    send several, wait in a temporary file. It runs on the
     CPU, also where there is a GPU, which would compile each layer for longer than the work takes (35 to 60 s for
     VGG15) and round in another way. The same images in the same order give the same bits. In another order other
     values are drawn and sums round differently, so that results differ as those of other images do.
@@ -82,7 +83,8 @@ def calibrate_for(
             ``work(network, len(images))``.
 
     Raises:
-        UserError: no images, weights that are not finite, or a layer that is never active.
+        UserError: no images, weights that are not finite, a layer that is never active, or max pools where neurons
+            may send several spikes a step.
     """
     with on_the_cpu():
         return _calibrate(snn, images, recipe, progress or (lambda count: None))
@@ -91,6 +93,8 @@ def calibrate_for(
 def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[int], None]) -> Calibrated:
     network = snn.network
     check_images(network, images)
+    if recipe.most > 1 and has_gates(network):
+        raise UserError("max pools choose among single spikes: calibrate this network with most=1")
     for name, value in snn.params.items():
         if not np.isfinite(value).all():
             raise UserError(f"{name} holds NaN or infinite values, so there is nothing to calibrate")
@@ -114,9 +118,7 @@ def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[
         for index, layer in enumerate(network.layers):
             started = time.perf_counter()
             shape = layer_shapes(network)[index]
-            gather = _Drives(
-                network, index, recipe.timesteps, params, images, trains, [c.amplitude for c in cells]
-            )
+            gather = _Drives(network, index, recipe.firing, params, images, trains, [c.amplitude for c in cells])
             if recipe.reconstruct and rebuilt(network, layer):
                 mean = _sampled(gather, places[index], shape, advance, mean=True)[0]
                 error = sums[index] - mean
@@ -130,7 +132,7 @@ def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[
                 break
             cell, before, after = fit_layer(currents, targets[index], recipe, shapes[index], can_bias(layer))
             cells.append(cell)
-            trains.append(_fire(gather, cell, recipe, Path(scratch) / f"{index}", advance))
+            trains.append(_fire(gather, cell, Path(scratch) / f"{index}", advance))
             for source in range(index):  # those that nothing reads any more
                 if max(_readers(network, source)) <= index and trains[source] is not None:
                     trains[source] = None
@@ -212,13 +214,13 @@ class _Drives:
 
     Attributes:
         params: of the network, among them what reconstruction changed so far.
-        trains: spikes of the layers before it as bits, and in ``amplitudes`` what one of them is worth.
+        trains: ``packed`` spikes of the layers before it, and in ``amplitudes`` what one of them is worth.
         kept: drives over all steps, by the chunk's first image, where those of all images are few enough.
     """
 
     network: Network
     index: int
-    timesteps: int
+    firing: Firing
     params: dict[str, jax.Array]
     images: np.ndarray
     trains: list[np.ndarray | None]
@@ -226,7 +228,7 @@ class _Drives:
     kept: dict[int, jax.Array] = field(default_factory=dict)
 
     def source(self, edge: Edge, part: slice) -> tuple[np.ndarray, jax.Array]:
-        """The bits of an edge's source, filled up to a whole chunk, and its amplitudes."""
+        """The packed spikes of an edge's source, filled up to a whole chunk, and its amplitudes."""
         train = self.trains[edge.source]
         if train is None:
             raise ValueError(f"layer {edge.source} has not fired, or nothing was to read it any more")
@@ -239,16 +241,28 @@ class _Drives:
         edges = self.network.layers[self.index].edges
         sources = [None if edge.source == IMAGE else self.source(edge, part) for edge in edges]
         images = _padded(self.images[part])
-        found = drive(self.network, self.index, self.timesteps, self.params, images, sources, mean)
+        found = drive(self.network, self.index, self.params, images, sources, mean, self.firing.most)
         if not mean and found[:, 0].size * len(self.images) <= KEPT:
             self.kept[part.start] = found
         return found
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 6))
-def drive(network: Network, index: int, timesteps: int, params, images, sources, mean: bool = False) -> jax.Array:
-    """Drives (T or 1, B, *shape) of layer ``index``; ``sources`` holds, for each edge, the bits of its source's
-    spikes (T, B, ceil(neurons / 8)) and what one is worth, or None for the image. ``mean``: over time."""
+def packed(spikes: jax.Array, most: int) -> jax.Array:
+    """Spikes (T, B, *shape) as bytes: a bit each (T, B, ceil(neurons / 8)), or their number where ``most`` > 1."""
+    flat = spikes.reshape(*spikes.shape[:2], -1)
+    return jnp.packbits(flat, axis=-1) if most == 1 else flat.astype(jnp.uint8)
+
+
+def unpacked(held: jax.Array, shape: tuple[int, ...], most: int) -> jax.Array:
+    """The spikes (T, B, *shape), uint8, that ``packed`` holds."""
+    flat = jnp.unpackbits(held, axis=-1, count=math.prod(shape)) if most == 1 else held
+    return flat.reshape(*held.shape[:2], *shape)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 5, 6))
+def drive(network: Network, index: int, params, images, sources, mean: bool = False, most: int = 1) -> jax.Array:
+    """Drives (T or 1, B, *shape) of layer ``index``; ``sources`` holds, for each edge, the ``packed`` spikes of
+    its source, at ``most`` so many a step, and what one is worth, or None for the image. ``mean``: over time."""
     shapes = layer_shapes(network)
     total = jnp.zeros((), jnp.float32)
     for edge, source in zip(network.layers[index].edges, sources):
@@ -256,10 +270,8 @@ def drive(network: Network, index: int, timesteps: int, params, images, sources,
             x = preprocess(network, images)
             total = total + linear_map(edge.ops, params, x.shape[1:])(x)[None]
             continue
-        bits, amplitude = source
-        shape = shapes[edge.source]
-        spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(*bits.shape[:2], *shape)
-        spikes = from_start(edge, spikes)
+        held, amplitude = source
+        spikes = from_start(edge, unpacked(held, shapes[edge.source], most))
         if mean:
             spikes = spikes.mean(0, keepdims=True, dtype=jnp.float32)
         shape = spikes.shape[2:]
@@ -292,7 +304,8 @@ def _reconstruct(gather: _Drives, layer, error: np.ndarray, places: np.ndarray, 
         if part.start * positions(shapes[network.layers.index(layer)]) > places[-1]:
             break  # all places are in the images before
         for edge in edges:
-            seen = np.asarray(_seen(edge, shapes[edge.source], *gather.source(edge, part)))
+            most = gather.firing.most
+            seen = np.asarray(_seen(edge, shapes[edge.source], most, *gather.source(edge, part)))
             found.append(seen.reshape(-1, seen.shape[-1])[_inside(places, part, seen.shape[1])])
         parts.append(np.concatenate(found, -1))
     change = correction(np.concatenate(parts), error, biased)
@@ -306,31 +319,29 @@ def _reconstruct(gather: _Drives, layer, error: np.ndarray, places: np.ndarray, 
     return kernels
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _seen(edge, shape, bits, amplitude):
-    spikes = jnp.unpackbits(bits, axis=-1, count=math.prod(shape)).reshape(*bits.shape[:2], *shape)
-    return inputs_of(edge, spikes.mean(0, dtype=jnp.float32) * amplitude)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _seen(edge, shape, most, held, amplitude):
+    return inputs_of(edge, unpacked(held, shape, most).mean(0, dtype=jnp.float32) * amplitude)
 
 
-def _fire(gather: _Drives, cell: Cells, recipe: Recipe, path: Path, advance) -> np.ndarray:
-    """Spikes of a layer on all images as bits (T, N, ceil(neurons / 8)), in a file."""
-    count, bits = len(gather.images), None
+def _fire(gather: _Drives, cell: Cells, path: Path, advance) -> np.ndarray:
+    """``packed`` spikes (T, N, bytes) of a layer on all images, in a file."""
+    count, train = len(gather.images), None
     arrays = [jnp.asarray(part, jnp.float32) for part in cell]
     for part in _chunks(count):
-        packed = np.asarray(_spikes(gather(part), *arrays, recipe.timesteps, recipe.comparison))
-        if bits is None:
-            bits = np.memmap(path, np.uint8, "w+", shape=(recipe.timesteps, count, packed.shape[-1]))
-        bits[:, part] = packed[:, : part.stop - part.start]
+        held = np.asarray(_spikes(gather(part), *arrays, gather.firing))
+        if train is None:
+            train = np.memmap(path, np.uint8, "w+", shape=(len(held), count, held.shape[-1]))
+        train[:, part] = held[:, : part.stop - part.start]
         advance(part.stop - part.start)
-    if bits is None:
+    if train is None:
         raise ValueError("no images to fire on")
-    return bits
+    return train
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def _spikes(drive, theta, amplitude, bias, start, timesteps, comparison):
-    _, spikes = simulate(drive, theta, bias, start, timesteps, comparison)
-    return jnp.packbits(spikes.reshape(*spikes.shape[:2], -1), axis=-1)
+@functools.partial(jax.jit, static_argnums=5)
+def _spikes(drive, theta, amplitude, bias, start, firing):
+    return packed(simulate(drive, theta, bias, start, firing)[1], firing.most)
 
 
 def _group_shapes(network: Network, targets: Sequence[np.ndarray], recipe: Recipe) -> list[np.ndarray | None]:
@@ -345,6 +356,6 @@ def _group_shapes(network: Network, targets: Sequence[np.ndarray], recipe: Recip
         if not recipe.channels:
             shapes[index] = np.ones(targets[index].shape[1])
         elif len(members) > 1:
-            each = [mmse_thresholds(targets[m], recipe.timesteps) for m in members]
+            each = [mmse_thresholds(targets[m], recipe.timesteps, recipe.most) for m in members]
             shapes[index] = np.exp(np.mean([np.log(theta / theta.mean()) for theta in each], 0))
     return shapes

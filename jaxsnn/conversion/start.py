@@ -23,6 +23,8 @@ class Start:
         timesteps: that it is calibrated for, without layer delay.
         fits: how well each spiking layer follows the ANN.
         changed: what was done to weights beyond folding: "reconstructed", "distilled".
+        most: spikes that a neuron may send in one step. Where it is more than 1, neurons are not the package's
+            own: observe it with ``cell=Several(most=start.most)`` of ``jaxsnn.simulation.cells.burst``.
     """
 
     snn: SNN
@@ -31,6 +33,7 @@ class Start:
     timesteps: int
     fits: tuple[LayerFit, ...] = ()
     changed: tuple[str, ...] = ()
+    most: int = 1
 
 
 def calibrate(
@@ -52,6 +55,16 @@ def calibrate(
     >>> len(start.fits), seen.accuracy.shape
     (7, (1, 2))
 
+    Neurons that may send several spikes in a step need fewer steps, and about as many spikes in all:
+
+    >>> from jaxsnn.simulation.cells.burst import Several
+    >>> start = jaxsnn.calibrate(jaxsnn.load(), train.images, timesteps=1, most=2, sweeps=1, reconstruct=False)
+    >>> cell = Several(most=start.most)
+    >>> seen = jaxsnn.observe(start.snn, start.genes, train.images, train.labels, timesteps=1, dynamics=dynamics,
+    ...                       cell=cell)
+    >>> seen.accuracy.shape
+    (1, 1)
+
     Args:
         timesteps: T, without layer delay.
         reconstruct: change weights, too (``jaxsnn.conversion.reconstruction``).
@@ -59,9 +72,11 @@ def calibrate(
         changes: of ``jaxsnn.conversion.channel_fit.Recipe``, by name.
 
     Raises:
-        UserError: images that do not fit, weights that are not finite, or a layer that is never active.
+        UserError: images that do not fit, weights that are not finite, a layer that is never active, or max pools
+            where neurons may send several spikes a step.
     """
     recipe = Recipe(timesteps, reconstruct=reconstruct, **changes)
     found = calibrate_for(snn, images, recipe, progress)
     folded, genes = fold_channels(found.snn, found.channels)
-    return Start(folded, genes, snn, timesteps, found.fits, ("reconstructed",) if reconstruct else ())
+    changed = ("reconstructed",) if reconstruct else ()
+    return Start(folded, genes, snn, timesteps, found.fits, changed, recipe.most)

@@ -62,6 +62,11 @@ def evolve(
     [0, 1]
     """
     start = snn if isinstance(snn, Start) else None
+    if start is not None and start.most > 1:
+        raise UserError(
+            f"the network is calibrated for neurons that send up to {start.most} spikes in a step, and a search "
+            "simulates those that send one: calibrate with most=1, or observe it with cell="
+        )
     snn = snn.ann if isinstance(snn, Start) else snn
     if settings is None:
         settings = SearchSettings() if start is None else replace(FEW, timesteps=start.timesteps)

@@ -9,14 +9,17 @@ import data
 from helpers.networks import BACKENDS, NETWORKS, with_bias
 from helpers.reference import simulate as reference
 from jaxsnn.conversion.calibration import percentiles
-from jaxsnn.conversion.channel_fit import MEAN_WEIGHT, Recipe, fit_layer, mmse_thresholds, simulate
+from jaxsnn.conversion.channel_fit import MEAN_WEIGHT, Firing, Recipe, fit_layer, mmse_thresholds, simulate
 from jaxsnn.conversion.channels import Channels, fold_channels, groups, of_genes
 from jaxsnn.conversion.few_timesteps import calibrate_for, work
 from jaxsnn.conversion.start import calibrate
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, layer_shapes, shapes_of
+from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
 from jaxsnn.search.run import evolve
+from jaxsnn.simulation.cells.burst import Several
+from jaxsnn.simulation.cells.unroll import per_layer, runs
 from jaxsnn.simulation.divergence import UNIT, log_softmax, probabilities
 from jaxsnn.simulation.observe import observe, record
 from jaxsnn.simulation.plan import Plan
@@ -48,12 +51,12 @@ def random_channels(network, seed=1):
     return Channels(tuple(thresholds), tuple(amplitudes), tuple(biases), tuple(starts))
 
 
-def channel_reference(snn, channels, images, steps):
-    """Scores (T, B, classes) in float64 with the channels as they are, nothing folded."""
+def channel_reference(snn, channels, images, steps, most=1):
+    """Scores (T, B, classes) and spikes of each layer in float64 with the channels as they are, nothing folded."""
     from helpers.reference import apply_edge, normalise
 
     network, x = snn.network, normalise(snn.network, images)
-    state, scores, curve = {}, 0, []
+    state, scores, curve, counts = {}, 0, [], [0] * len(network.spiking)
     for _ in range(steps):
         outputs = []
         for index, layer in enumerate(network.layers):
@@ -66,11 +69,12 @@ def channel_reference(snn, channels, images, steps):
                 break
             theta = channels.thresholds[index]
             v = state.get(index, channels.starts[index] * theta) + drive
-            fired = v > theta
+            fired = v > theta if most == 1 else np.clip(np.floor(v / theta), 0, most)
+            counts[index] = counts[index] + fired
             state[index] = v - theta * fired
             outputs.append(fired * channels.amplitudes[index])
         curve.append(scores)
-    return np.stack(curve)
+    return np.stack(curve), counts
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -79,7 +83,7 @@ def test_folding_is_exact_on_dyadic_networks(name):
     channels = random_channels(snn.network)
     folded, genes = fold_channels(snn, channels)
     scores = record(folded, genes, images, 6)[2][0]
-    assert np.array_equal(scores, channel_reference(snn, channels, images, 6))
+    assert np.array_equal(scores, channel_reference(snn, channels, images, 6)[0])
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -171,6 +175,37 @@ def test_calibration_comes_closer_to_the_ann(name, reconstruct, steps):
     assert np.allclose(scores.mean(0), teacher_logits(snn, images).mean(0), atol=1e-4)
 
 
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("name, reconstruct", [("bias", False), ("pool_before", True), ("residual", False)])
+def test_calibration_sees_the_spikes_that_the_equations_give(name, reconstruct, most):
+    """How well each layer follows the ANN, as reported, is what a loop in float64 finds."""
+    snn, images = dyadic(name)
+    found = calibrate_for(snn, images, Recipe(3, reconstruct=reconstruct, most=most))
+    counts = channel_reference(found.snn, found.channels, images, 3, most)[1]
+    targets = [np.maximum(sums, 0) for sums in ann_forward(snn.network, snn.params, images)[:-1]]
+    for fit, count, amplitude, target in zip(found.fits, counts, found.channels.amplitudes, targets):
+        target = np.asarray(target, np.float64)
+        error = np.square(amplitude * count / 3 - target).mean() / np.square(target).mean()
+        assert np.isclose(fit.squared_error, error, rtol=1e-4)
+    assert max(count.max() for count in counts) > 3 * (most - 1)
+
+
+@pytest.mark.parametrize("steps, most", [(2, 4), (1, 8)])
+def test_several_spikes_a_step_do_what_as_many_steps_do(steps, most):
+    """A network of few steps with several spikes in each is about as near to its ANN as one of more steps."""
+    snn, images = dyadic("bias")
+    ann = teacher_logits(snn, images)
+
+    def error(steps, most):
+        start = calibrate(snn, images, steps, reconstruct=False, most=most)
+        cells = per_layer(snn.network, Several(most=most))
+        genes = start.genes.map(lambda part: np.asarray(part, np.float32))
+        ((scores, _),) = runs(cells, start.snn, genes, images, steps)
+        return np.square(scores[0, -1] / steps - ann).mean()
+
+    assert error(steps, most) < min(error(steps, 1) / 2, 1.5 * error(steps * most, 1))
+
+
 def test_calibrated_for_more_steps_it_tends_to_the_ann():
     """No clipping is left that the number of steps does not ask for."""
     snn, images = dyadic("bias")
@@ -205,7 +240,7 @@ def test_a_correction_after_the_descent_costs_no_more_than_it_is_worth():
     targets = np.maximum(currents.mean(0), 0).astype(np.float32)
 
     def errors(cells):
-        rate = simulate(currents, cells[0], cells[2], cells[3], 4, ">")[0] / 4
+        rate = simulate(currents, cells[0], cells[2], cells[3], Firing(4))[0] / 4
         error = np.asarray(cells[1] * rate - targets, np.float64)
         return (error**2).mean(0), error.mean(0) ** 2
 
@@ -216,13 +251,15 @@ def test_a_correction_after_the_descent_costs_no_more_than_it_is_worth():
     assert less.sum() < mean.sum()
 
 
-def test_thresholds_are_those_of_least_squared_error():
+@pytest.mark.parametrize("most", [1, 3])
+def test_thresholds_are_those_of_least_squared_error(most):
     values = np.random.default_rng(0).gamma(0.5, size=(500, 3)).astype(np.float32)
-    theta = mmse_thresholds(values, 4)
+    theta = mmse_thresholds(values, 4, most)
     for c in range(3):
-        grid = values[:, c].max() * (1 - 0.01 * np.arange(95))
+        grid = values[:, c].max() / most * (1 - 0.01 * np.arange(95))
         error = [
-            ((t / 4 * np.clip(np.floor(values[:, c] * 4 / t + 0.5), 0, 4) - values[:, c]) ** 2).sum() for t in grid
+            ((t / 4 * np.clip(np.floor(values[:, c] * 4 / t + 0.5), 0, 4 * most) - values[:, c]) ** 2).sum()
+            for t in grid
         ]
         assert np.isclose(theta[c], grid[np.argmin(error)])
 
@@ -256,10 +293,10 @@ def test_bad_input_is_one_sentence(change, sentence):
         calibrate_for(snn, images, Recipe(4))
 
 
-@pytest.mark.parametrize("bad", [{"timesteps": 0}, {"timesteps": 4, "descend": ("leak",)}])
-def test_bad_recipes(bad):
+@pytest.mark.parametrize("change", [{"timesteps": 0}, {"descend": ("leak",)}, {"most": 0}, {"most": 256}])
+def test_bad_recipes(change):
     with pytest.raises(UserError):
-        Recipe(**bad)
+        Recipe(**{"timesteps": 4} | change)
 
 
 def test_networks_without_biases_get_them():

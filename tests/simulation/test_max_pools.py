@@ -14,6 +14,7 @@ from helpers.integer_reference import integer_reference
 from helpers.networks import BACKENDS, PLAIN, dyadic_images
 from jaxsnn.analysis.neurobench import neurobench
 from jaxsnn.conversion.few_timesteps import drive
+from jaxsnn.conversion.start import calibrate
 from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
 from jaxsnn.exports.integers import integer_files
@@ -174,11 +175,16 @@ def test_gradients_calibration_and_single_images_see_the_same_spikes(branched):
     gates = reference.Gates(UNEVEN, layer_shapes(snn.network)[2][:2])
     sent = [gates.passed(step.astype(float)) for step in spikes[2]]
     np.testing.assert_array_equal(from_start(snn.network.layers[3].edges[0], spikes[2].astype(np.uint8)), sent)
-    found = drive(snn.network, 3, STEPS, snn.params, IMAGES, [(bits, jnp.full(5, 0.5))])
+    found = drive(snn.network, 3, snn.params, IMAGES, [(bits, jnp.full(5, 0.5))])
     expected = [
         0.5 * reference.apply_edge(snn.network.layers[3].edges[0].linear[:1], snn.params, s, False) for s in sent
     ]
     np.testing.assert_array_equal(found, np.array(expected) + snn.params["d.bias"])
+
+
+def test_neurons_that_send_several_spikes_a_step_are_refused():
+    with pytest.raises(UserError, match="max pools choose among single spikes: calibrate this"):
+        calibrate(dyadic(CHAIN), IMAGES, 4, most=2)
 
 
 def test_operations_are_those_that_neurobench_counts():
