@@ -141,7 +141,7 @@ def why(system: System, figure: Published, nearest: int | None, drop: float | No
 
 
 def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence[int]) -> list[str]:
-    """Where a rival is ahead of ours, calibrated, in a sentence each; and notes of rows."""
+    """Where a rival is ahead of ours, calibrated, in a sentence each; notes of rows; and how long all took."""
     found = []
     rivals = {name: system for name, system in systems.items() if not name.startswith("ours")}
     for steps in timesteps:
@@ -157,4 +157,8 @@ def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence
     found += [f"{systems[name].title}: {note}." for name, note in noted.items()]
     there = {row["system"] for row in report["rows"]}
     bare = [s.title for name, s in rivals.items() if name in there and not s.published]
-    return found + ([f"No published figure is at hand for {', '.join(bare)}."] if bare else [])
+    if bare:
+        found.append(f"No published figure is at hand for {', '.join(bare)}.")
+    # what serves several T counts for each of them
+    minutes = sum(row["seconds"] + row["test_seconds"] for row in report["rows"] if row["system"] in systems) / 60
+    return [*found, f"Preparation and simulation of all these rows: at most {minutes:.1f} minutes."]

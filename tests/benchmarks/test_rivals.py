@@ -138,10 +138,13 @@ def test_the_tables_say_who_is_best(report, tmp_path):
     gain = ours_less(report, leader, 4)
     assert gain[0] < 0 and gain[1] <= gain[0] <= gain[2]
     assert f"T = 4: {SYSTEMS[leader].title} is ahead of ours by {-gain[0]:.2f} points" in said[1]
-    assert said[-2] == "COS: drawn."
+    assert (
+        said[-1] == f"Preparation and simulation of all these rows: at most {len(SYSTEMS) * 12 / 60:.1f} minutes."
+    )
+    assert said[-3] == "COS: drawn."
     ahead = [row | {"right": "ff" * 2} if row["system"] == "ours" else row for row in report["rows"]]
     assert "ahead of ours" not in "".join(sentences(report | {"rows": ahead}, SYSTEMS, STEPS))
-    assert said[-1] == "No published figure is at hand for MMSE a channel, LTB, DA-QCFS's folds, AdaFire, " + (
+    assert said[-2] == "No published figure is at hand for MMSE a channel, LTB, DA-QCFS's folds, AdaFire, " + (
         "BPTT, weights, binary weights."
     )
     draw(report, SYSTEMS, tmp_path / "rivals.png")
