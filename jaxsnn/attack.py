@@ -15,6 +15,7 @@ from jaxsnn.cli import command
 from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.cli.run_options import RunOptions
 from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import check_single
 from jaxsnn.records.finished_run import FinishedRun, read_run
 from jaxsnn.reports import figures, html_report, labels
 from jaxsnn.reports.run_pages import spared
@@ -111,6 +112,8 @@ def attack(config: AttackConfig) -> dict:
     console = command.TextConsole()
     how = attack_of(config.checked().attack, config.epsilon, steps=config.steps, seed=config.seed)
     run = read_run(config.run, "test", config.images, config.weights, config.data_dir, console.out)
+    if config.transfer_images:
+        check_single(run.dynamics, "give --transfer-images 0: attacks on a spiking network are")
     timesteps = config.timesteps or run.tested.timesteps
     silent = run.dynamics.silent_steps(run.snn.network)
     if timesteps <= silent:

@@ -23,13 +23,13 @@ from jaxsnn.cli.options import DebugOptions, PlanOptions
 from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_single
 from jaxsnn.networks.spiking_input import has_spiking_input
 from jaxsnn.records.exported_run import TIMESTEPS, timesteps_of
 from jaxsnn.records.finished_run import located_folder, located_record, network_of
 from jaxsnn.records.frontier import thresholds_of
 from jaxsnn.records.run_config import config_beside
-from jaxsnn.records.thresholds_file import GENES
+from jaxsnn.records.thresholds_file import GENES, dynamics_of
 from jaxsnn.reports import figures
 from jaxsnn.reports.energy import energy_table
 from jaxsnn.reports.run_pages import spared
@@ -127,8 +127,10 @@ def evaluate(config: EvaluateConfig) -> dict:
     )
     check_data(snn.network, test.images, len(test.classes), f"{test.name} ({test.split})")
     _check_lengths(config.run, found, snn)
-    delay = config.delay or found.get("delay") or "layer"
-    dynamics = Dynamics(config.comparison or found.get("comparison") or ">", delay)
+    dynamics = dynamics_of(found, config.run, config.comparison, config.delay)
+    for name in ("early_exit", "neurobench"):
+        if getattr(config, name):
+            check_single(dynamics, f"--{name.replace('_', '-')} is")
     own = network_of(found, _folder(config), snn), Genes.from_record(found)
     if config.early_exit:
         return _early_exit(config, console, found, snn, encoded(config, dynamics, plan, own), source, test)

@@ -18,6 +18,7 @@ from jaxsnn.cli import command
 from jaxsnn.cli.options import DebugOptions
 from jaxsnn.cli.run_options import RunOptions
 from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import check_single
 from jaxsnn.records.finished_run import FinishedRun, read_run
 from jaxsnn.records.run_config import RunConfig
 from jaxsnn.reports import figures, html_report
@@ -87,6 +88,7 @@ def explain(config: ExplainConfig) -> dict:
     console = command.TextConsole()
     attack = attack_of(config.checked().attack, config.epsilon)
     run = read_run(config.run, "train", None, config.weights, config.data_dir, console.out)
+    check_single(run.dynamics, "jaxsnn.explain is")
     if config.images_wanted > len(run.dataset):
         raise UserError(
             f"{config.images_wanted} training images were asked for, but {run.config.data} has only "

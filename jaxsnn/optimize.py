@@ -259,7 +259,7 @@ def _introduce(run: OpenRun) -> None:
         f"{network.name} on {config.data}: {len(network.spiking)} spiking layers, "
         f"{config.population} candidates x {config.images} training images x {steps}, "
         f"at most {config.evaluations} evaluations, on {run.stamp['device']}, "
-        f"{describe(search_plan(config, config.plan()), network)}",
+        f"{describe(search_plan(config, config.plan()), network, config.dynamics)}",
         highlight=False,
         markup=False,
     )

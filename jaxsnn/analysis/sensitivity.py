@@ -15,7 +15,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.activations import activations
 from jaxsnn.networks.forward import ann_forward
 from jaxsnn.networks.senders import own
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes, check_single
 from jaxsnn.simulation.step import initial_state, neurons_of, snn_step, wire
 
 
@@ -43,6 +43,7 @@ def snn_sensitivity(
     ``timesteps``.
     """
     check_genes(snn.network, genes)
+    check_single(dynamics, "noise sensitivity is")
     silent = dynamics.silent_steps(snn.network)
     if timesteps <= silent:
         raise UserError(f"timesteps is {timesteps}, expected more than the layer delay of {silent} steps")

@@ -6,7 +6,7 @@ from typing import Literal
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.senders import has_gates
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_single
 from jaxsnn.networks.spiking_input import has_spiking_input, with_input_spikes
 from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.cells.relay import poisson_cells
@@ -52,6 +52,7 @@ def encoded(options: EncodingOptions, dynamics: Dynamics, plan: Plan, *pairs: Pa
         return Encoded(pairs, dynamics, plan)
     if wish in (None, "constant"):
         return Encoded(pairs, dynamics, plan)
+    check_single(dynamics, f"--encoding {wish} is")
     if wish == "poisson":
         _check_random(network, plan)
     snns = {snn: with_input_spikes(snn, genes)[0] for snn, genes in pairs}

@@ -11,9 +11,9 @@ from jaxsnn.conversion.calibration import calibrate
 from jaxsnn.conversion.loading import check_data, load_named
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes, check_single
 from jaxsnn.records.finished_run import located_weights
-from jaxsnn.records.thresholds_file import read_thresholds
+from jaxsnn.records.thresholds_file import dynamics_of, read_thresholds
 from jaxsnn.runtime.checks import at_least, at_most, in_range
 from jaxsnn.runtime.marks import Where
 from jaxsnn.search.evolve import subsets
@@ -75,8 +75,8 @@ def load_start(options: StartOptions, train: data.Dataset, say: Callable[[str], 
     shape = train.images.shape[1:]
     snn, sha256 = load_named(found, options.start, options.weights, options.network, shape, say)
     check_data(snn.network, train.images, len(train.classes), f"{train.name} ({train.split})")
-    delay = options.delay or found.get("delay") or "layer"
-    dynamics = Dynamics(options.comparison or found.get("comparison") or ">", delay)
+    dynamics = dynamics_of(found, options.start, options.comparison, options.delay)
+    check_single(dynamics, "fine-tuning is")
     if found:
         genes = Genes.from_record(found)
         layers = len(snn.network.spiking)

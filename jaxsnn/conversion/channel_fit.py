@@ -8,19 +8,17 @@ activations.
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.errors import UserError
+from jaxsnn.networks.spiking import Dynamics
 from jaxsnn.simulation.cells.burst import Several
 from jaxsnn.simulation.neuron import if_step
 
 MOST_TIMESTEPS = 1024
-MOST_SPIKES = 255
-"""Of a neuron in one step: they wait as a byte."""
 GRID = 1 - 0.01 * np.arange(95)
 """Thresholds that are tried, as fractions of the largest activation (Li et al.)."""
 NARROW = 1e-3
@@ -44,14 +42,6 @@ POINTS = 11
 """Values that are tried for each number in a sweep."""
 
 
-class Firing(NamedTuple):
-    """How neurons fire for ``timesteps`` steps; the other two are those of ``Recipe``."""
-
-    timesteps: int
-    comparison: str = ">"
-    most: int = 1
-
-
 @dataclass(frozen=True)
 class Recipe:
     """What is calibrated, for ``timesteps`` T without layer delay.
@@ -68,9 +58,7 @@ class Recipe:
         sweeps: of the descent.
         comparison: of the neuron, ">" or ">=".
         seed: draws the values that channels are fitted to where there are more than ``SAMPLE``.
-        most: spikes that a neuron may send in one step. Of more than one it sends floor(v / theta), at the
-            threshold itself, too: simulate such a network with
-            ``jaxsnn.simulation.cells.burst.Several(most=most)``.
+        most: spikes that a neuron may send in one step, as in ``Dynamics``.
     """
 
     timesteps: int
@@ -87,15 +75,15 @@ class Recipe:
     def __post_init__(self):
         if not 1 <= self.timesteps <= MOST_TIMESTEPS:
             raise UserError(f"calibration is for {self.timesteps} timesteps, expected 1 to {MOST_TIMESTEPS}")
-        if not 1 <= self.most <= MOST_SPIKES:
-            raise UserError(f"most is {self.most} spikes of a neuron in one step, expected 1 to {MOST_SPIKES}")
+        _ = self.dynamics
         unknown = [name for name in self.descend if name not in SPREAD]
         if unknown:
             raise UserError(f"cannot calibrate {unknown[0]!r}: any of {', '.join(SPREAD)}")
 
     @property
-    def firing(self) -> Firing:
-        return Firing(self.timesteps, self.comparison, self.most)
+    def dynamics(self) -> Dynamics:
+        """How the neurons behave."""
+        return Dynamics(self.comparison, "none", self.most)
 
 
 @dataclass(frozen=True)
@@ -123,17 +111,16 @@ class Cells(tuple):
     amplitude = property(lambda self: self[1])
 
 
-def simulate(drive, theta, bias, start, firing: Firing):
+def simulate(drive, theta, bias, start, timesteps: int, dynamics: Dynamics):
     """Spike counts (..., C) and spikes (T, ..., C) of neurons under a drive (T or 1, ..., C)."""
-    timesteps, comparison, most = firing
 
     def step(state, current):
         v, count = state
         received = (drive[0] if current is None else current) + bias
-        if most > 1:
-            v, fired, _ = Several(most=most).step(v, received, theta, None, jnp.int32(0))
+        if dynamics.most > 1:
+            v, fired, _ = Several(most=dynamics.most).step(v, received, theta, None, jnp.int32(0))
         else:
-            v, fired = if_step(v, received, theta, None, comparison)
+            v, fired = if_step(v, received, theta, None, dynamics.comparison)
         return (v, count + fired), fired
 
     state = jnp.broadcast_to(start * theta, drive.shape[1:]), jnp.zeros(drive.shape[1:])
@@ -178,7 +165,7 @@ def fit_layer(
         the cells, and (bias_error, squared_error) of ``LayerFit`` before the descent and after.
     """
     channels = targets.shape[1]
-    fixed = (jnp.asarray(currents), jnp.asarray(targets), recipe.firing)
+    fixed = (jnp.asarray(currents), jnp.asarray(targets), recipe.timesteps, recipe.dynamics)
     free = recipe.amplitudes and shape is None
     if shape is None:
         theta = mmse_thresholds(targets, recipe.timesteps, recipe.most)
@@ -249,16 +236,18 @@ def _coordinate(theta, bias, start, name: str, width: float, fixed, free: bool, 
     return tuple(np.take_along_axis(part, best[None], 0)[0] for part in tried)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def _try_all(theta, bias, start, currents, targets, firing, free):
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _try_all(theta, bias, start, currents, targets, timesteps, dynamics, free):
     """Squared errors (K, C) of K candidates (K, C)."""
-    return jax.lax.map(lambda one: _errors(*one, currents, targets, firing, free)[0], (theta, bias, start))
+    return jax.lax.map(
+        lambda one: _errors(*one, currents, targets, timesteps, dynamics, free)[0], (theta, bias, start)
+    )
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def _errors(theta, bias, start, currents, targets, firing, free):
+@functools.partial(jax.jit, static_argnums=(5, 6, 7))
+def _errors(theta, bias, start, currents, targets, timesteps, dynamics, free):
     """Per channel the squared error, the amplitude (the best where it is ``free``), and the mean error."""
-    rate = simulate(currents, theta, bias, start, firing)[0] / firing.timesteps
+    rate = simulate(currents, theta, bias, start, timesteps, dynamics)[0] / timesteps
     amplitude = theta
     if free:
         best = (rate * targets).sum(0) / jnp.maximum((rate * rate).sum(0), jnp.finfo(jnp.float32).tiny)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.conversion.channel_fit import Cells, Firing, LayerFit, Recipe, fit_layer, mmse_thresholds, simulate
+from jaxsnn.conversion.channel_fit import Cells, LayerFit, Recipe, fit_layer, mmse_thresholds, simulate
 from jaxsnn.conversion.channels import Channels, can_bias, groups, maps_of, positions
 from jaxsnn.conversion.reconstruction import correction, fan_in, from_matrix, inputs_of, one_sided, rebuilt
 from jaxsnn.errors import UserError
@@ -32,7 +32,7 @@ from jaxsnn.networks.description import IMAGE, Edge, Network, layer_shapes
 from jaxsnn.networks.forward import ann_forward, check_images, preprocess
 from jaxsnn.networks.linear_maps import linear_map
 from jaxsnn.networks.senders import from_start, has_gates
-from jaxsnn.networks.spiking import SNN
+from jaxsnn.networks.spiking import SNN, Dynamics
 
 CHUNK = 64
 """Images at once: one compiled shape, and results that do not depend on how much memory there is."""
@@ -118,7 +118,8 @@ def _calibrate(snn: SNN, images: np.ndarray, recipe: Recipe, advance: Callable[[
         for index, layer in enumerate(network.layers):
             started = time.perf_counter()
             shape = layer_shapes(network)[index]
-            gather = _Drives(network, index, recipe.firing, params, images, trains, [c.amplitude for c in cells])
+            amplitudes = [cell.amplitude for cell in cells]
+            gather = _Drives(network, index, recipe.timesteps, recipe.dynamics, params, images, trains, amplitudes)
             if recipe.reconstruct and rebuilt(network, layer):
                 mean = _sampled(gather, places[index], shape, advance, mean=True)[0]
                 error = sums[index] - mean
@@ -220,7 +221,8 @@ class _Drives:
 
     network: Network
     index: int
-    firing: Firing
+    timesteps: int
+    dynamics: Dynamics
     params: dict[str, jax.Array]
     images: np.ndarray
     trains: list[np.ndarray | None]
@@ -241,7 +243,7 @@ class _Drives:
         edges = self.network.layers[self.index].edges
         sources = [None if edge.source == IMAGE else self.source(edge, part) for edge in edges]
         images = _padded(self.images[part])
-        found = drive(self.network, self.index, self.params, images, sources, mean, self.firing.most)
+        found = drive(self.network, self.index, self.params, images, sources, mean, self.dynamics.most)
         if not mean and found[:, 0].size * len(self.images) <= KEPT:
             self.kept[part.start] = found
         return found
@@ -304,7 +306,7 @@ def _reconstruct(gather: _Drives, layer, error: np.ndarray, places: np.ndarray, 
         if part.start * positions(shapes[network.layers.index(layer)]) > places[-1]:
             break  # all places are in the images before
         for edge in edges:
-            most = gather.firing.most
+            most = gather.dynamics.most
             seen = np.asarray(_seen(edge, shapes[edge.source], most, *gather.source(edge, part)))
             found.append(seen.reshape(-1, seen.shape[-1])[_inside(places, part, seen.shape[1])])
         parts.append(np.concatenate(found, -1))
@@ -329,7 +331,7 @@ def _fire(gather: _Drives, cell: Cells, path: Path, advance) -> np.ndarray:
     count, train = len(gather.images), None
     arrays = [jnp.asarray(part, jnp.float32) for part in cell]
     for part in _chunks(count):
-        held = np.asarray(_spikes(gather(part), *arrays, gather.firing))
+        held = np.asarray(_spikes(gather(part), *arrays, gather.timesteps, gather.dynamics))
         if train is None:
             train = np.memmap(path, np.uint8, "w+", shape=(len(held), count, held.shape[-1]))
         train[:, part] = held[:, : part.stop - part.start]
@@ -339,9 +341,9 @@ def _fire(gather: _Drives, cell: Cells, path: Path, advance) -> np.ndarray:
     return train
 
 
-@functools.partial(jax.jit, static_argnums=5)
-def _spikes(drive, theta, amplitude, bias, start, firing):
-    return packed(simulate(drive, theta, bias, start, firing)[1], firing.most)
+@functools.partial(jax.jit, static_argnums=(5, 6))
+def _spikes(drive, theta, amplitude, bias, start, timesteps, dynamics):
+    return packed(simulate(drive, theta, bias, start, timesteps, dynamics)[1], dynamics.most)
 
 
 def _group_shapes(network: Network, targets: Sequence[np.ndarray], recipe: Recipe) -> list[np.ndarray | None]:

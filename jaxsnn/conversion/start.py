@@ -23,8 +23,7 @@ class Start:
         timesteps: that it is calibrated for, without layer delay.
         fits: how well each spiking layer follows the ANN.
         changed: what was done to weights beyond folding: "reconstructed", "distilled".
-        most: spikes that a neuron may send in one step. Where it is more than 1, neurons are not the package's
-            own: observe it with ``cell=Several(most=start.most)`` of ``jaxsnn.simulation.cells.burst``.
+        most: spikes that a neuron may send in one step: observe it with ``Dynamics(delay="none", most=most)``.
     """
 
     snn: SNN
@@ -57,11 +56,9 @@ def calibrate(
 
     Neurons that may send several spikes in a step need fewer steps, and about as many spikes in all:
 
-    >>> from jaxsnn.simulation.cells.burst import Several
     >>> start = jaxsnn.calibrate(jaxsnn.load(), train.images, timesteps=1, most=2, sweeps=1, reconstruct=False)
-    >>> cell = Several(most=start.most)
-    >>> seen = jaxsnn.observe(start.snn, start.genes, train.images, train.labels, timesteps=1, dynamics=dynamics,
-    ...                       cell=cell)
+    >>> dynamics = jaxsnn.Dynamics(delay="none", most=start.most)
+    >>> seen = jaxsnn.observe(start.snn, start.genes, train.images, train.labels, timesteps=1, dynamics=dynamics)
     >>> seen.accuracy.shape
     (1, 1)
 

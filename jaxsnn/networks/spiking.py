@@ -78,14 +78,30 @@ RECORDED = ("thresholds", "v0", "leak")
 """The parts of ``Genes`` by their names in JSON."""
 
 
+MOST_SPIKES = 255
+"""Of a neuron in one step: they wait as a byte while a network is calibrated."""
+
+
 @dataclass(frozen=True)
 class Dynamics:
-    """What the neuron does: ``comparison`` is ">" or ">=", ``delay`` is "layer" (the paper's) or "none"."""
+    """What the neuron does.
+
+    Attributes:
+        comparison: it fires at a membrane ``>`` or ``>=`` its threshold.
+        delay: "layer" (the paper's) or "none".
+        most: spikes that it may send in one step: clip(floor(v / theta), 0, most) where that is more than one
+            (``jaxsnn.simulation.cells.burst.Several``), which leaves nothing for ``comparison`` to say.
+    """
 
     comparison: str = ">"
     delay: str = "layer"
+    most: int = 1
 
     def __post_init__(self):
+        if not 1 <= self.most <= MOST_SPIKES:
+            raise UserError(f"a neuron sends {self.most} spikes in a step at most, expected 1 to {MOST_SPIKES}")
+        if self.most > 1 and self.comparison == ">=":
+            raise UserError("comparison is for neurons that send one spike in a step: leave it out")
         if self.comparison not in (">", ">="):
             raise UserError(f"comparison is {self.comparison!r}, expected '>' or '>='")
         if self.delay not in ("layer", "none"):
@@ -94,6 +110,12 @@ class Dynamics:
     def silent_steps(self, network: Network) -> int:
         """Steps before the first input can reach the read-out."""
         return network.delay if self.delay == "layer" else 0
+
+
+def check_single(dynamics: Dynamics, what: str) -> None:
+    """Raise ``UserError`` for neurons that send several spikes in a step, which ``what`` does not know."""
+    if dynamics.most > 1:
+        raise UserError(f"{what} for neurons that send one spike in a step, and these send up to {dynamics.most}")
 
 
 def caps(network: Network) -> np.ndarray:

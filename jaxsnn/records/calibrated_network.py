@@ -33,7 +33,8 @@ def calibration_record(start: Start) -> dict:
     """How a network was calibrated, for results.json."""
     parts = ("name", "bias_error", "squared_error")  # no seconds: equal runs are equal
     layers = [{part: getattr(fit, part) for part in parts} | {"before": list(fit.before)} for fit in start.fits]
-    return {"timesteps": start.timesteps, "changed": list(start.changed), "layers": layers}
+    most = {"spikes_per_step": start.most} if start.most > 1 else {}
+    return {"timesteps": start.timesteps, **most, "changed": list(start.changed), "layers": layers}
 
 
 def fits_of(record: Entries) -> tuple[LayerFit, ...]:
@@ -68,6 +69,7 @@ def load_start(folder: Path, ann: SNN, name: str = NAME) -> Start | None:
         record = Entries(json.loads(notes.get("calibration", '{"timesteps": 1, "layers": []}')), str(path))
         fits, timesteps = fits_of(record), record.count("timesteps", 1)
         changed = tuple(map(str, record.record.get("changed", ())))
+        most = record.count("spikes_per_step", 1) if record.known("spikes_per_step") else 1
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path} does not hold the genes of its network: remove it") from error
-    return Start(SNN(network, to_device(params)), genes, ann, timesteps, fits, changed)
+    return Start(SNN(network, to_device(params)), genes, ann, timesteps, fits, changed, most)

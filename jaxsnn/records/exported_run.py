@@ -6,10 +6,11 @@ from pathlib import Path
 from jaxsnn.conversion.loading import load_named
 from jaxsnn.errors import UserError
 from jaxsnn.exports.converted import Converted
-from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.networks.spiking import Genes
 from jaxsnn.records.finished_run import located_record, network_of
 from jaxsnn.records.frontier import thresholds_of
 from jaxsnn.records.run_config import config_beside
+from jaxsnn.records.thresholds_file import dynamics_of
 from jaxsnn.runtime.entries import Entries
 
 TIMESTEPS = 100
@@ -44,13 +45,10 @@ def read_converted(
         raise UserError(f"{run} has no baseline: it has no list baseline_thresholds")
     if timesteps is None:
         timesteps = timesteps_of(run, found)
-    for name in ("comparison", "delay"):
-        if not isinstance(found.get(name, ""), str):
-            raise UserError(f"{run}: {name} is {found[name]!r}, expected a string"[:500])
     return Converted(
         snn if baseline else network_of(found, folder, snn),
         Genes.from_record(found, "baseline_" if baseline else ""),
-        Dynamics(found.get("comparison") or ">", found.get("delay") or "layer"),
+        dynamics_of(found, run),
         timesteps,
     )
 

@@ -12,7 +12,7 @@ from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_genes
 from jaxsnn.records import run_folder
 from jaxsnn.records.calibrated_network import load_start
 from jaxsnn.records.run_config import RunConfig, from_record
-from jaxsnn.records.thresholds_file import read_thresholds
+from jaxsnn.records.thresholds_file import dynamics_of, read_thresholds
 from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import read_json
 
@@ -51,7 +51,7 @@ class FinishedRun:
 
     @property
     def dynamics(self) -> Dynamics:
-        return Dynamics(self.thresholds["comparison"], self.thresholds["delay"])
+        return dynamics_of(self.thresholds, self.folder / "thresholds.json")
 
     @property
     def layers(self) -> list[str]:

@@ -1,6 +1,8 @@
 """thresholds.json: the genes of one network, and what they belong to."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.networks.spiking_input import has_spiking_input
+from jaxsnn.runtime.entries import Entries
 from jaxsnn.runtime.files import read_json
 
 GENES = ("thresholds", "v0", "leak", "baseline_thresholds", "baseline_v0", "baseline_leak")
@@ -40,6 +43,24 @@ def read_thresholds(path: Path) -> dict:
     return found
 
 
+def dynamics_of(
+    found: Mapping[str, Any], where: Path | str | None, comparison: str | None = None, delay: str | None = None
+) -> Dynamics:
+    """How the neurons of a thresholds.json behave, as in ``jaxsnn.optimize`` where it does not say.
+
+    Args:
+        where: the file, for messages.
+        comparison, delay: in place of what it says.
+
+    Raises:
+        UserError: it says something that no neuron does.
+    """
+    entries = Entries(dict(found), str(where))
+    said = {name: entries.text(name) for name in ("comparison", "delay") if entries.known(name)}
+    most = entries.count("spikes_per_step", 1) if entries.known("spikes_per_step") else 1
+    return Dynamics(comparison or said.get("comparison", ">"), delay or said.get("delay", "layer"), most)
+
+
 def thresholds_record(
     network: Network, weights: Path | None, sha256: str, genes: Genes, dynamics: Dynamics
 ) -> dict:
@@ -51,5 +72,6 @@ def thresholds_record(
         "layers": [layer.name for layer in network.spiking],
         "comparison": dynamics.comparison,
         "delay": dynamics.delay,
+        **({"spikes_per_step": dynamics.most} if dynamics.most > 1 else {}),
         **({"encoding": "rate"} if has_spiking_input(network) else {}),
     } | genes.to_record()

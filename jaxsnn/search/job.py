@@ -185,6 +185,11 @@ def make_job(
         UserError: settings that contradict each other or do not fit the network or the images.
     """
     if start is not None:
+        if start.most != settings.spikes_per_step:
+            raise UserError(
+                f"the network is calibrated for neurons that send up to {start.most} spikes in a step, but "
+                f"{named(settings, 'spikes_per_step')} is {settings.spikes_per_step}: choose one"
+            )
         codec = Around.of(start)
     elif calibration is not None:
         codec = make_codec(settings, calibration)
@@ -265,7 +270,9 @@ def history_row(generation: Generation, target: float) -> dict:
 def calibrated_on(settings: SearchSettings, snn: SNN, train: data.Dataset) -> Calibration:
     """The percentiles of the network's activations on the settings' calibration images."""
     subset = next(subsets(train.labels, settings.calibration_images, "fixed", 0))
-    return calibrate(snn.network, snn.params, train.images[subset])
+    found = calibrate(snn.network, snn.params, train.images[subset])
+    # a neuron that sends several spikes a step reaches its activation's cap at a smaller threshold
+    return replace(found, caps=found.caps / settings.spikes_per_step)
 
 
 def calibrated_start(
@@ -281,10 +288,16 @@ def calibrated_start(
     # not the draw of the search or of the finalists, which would see what was fitted to them
     images = train.images[next(subsets(train.labels, settings.calibration_images, "fixed", settings.seed + 2))]
     steps = settings.timesteps - settings.dynamics.silent_steps(snn.network)
-    recipe = Recipe(steps, reconstruct=settings.reconstruct, comparison=settings.comparison, seed=settings.seed)
+    recipe = Recipe(
+        steps,
+        reconstruct=settings.reconstruct,
+        comparison=settings.comparison,
+        seed=settings.seed,
+        most=settings.spikes_per_step,
+    )
     found = calibrate_for(snn, images, recipe, progress)
     changed = ("reconstructed",) if settings.reconstruct else ()
-    start = Start(*fold_channels(found.snn, found.channels), snn, steps, found.fits, changed)
+    start = Start(*fold_channels(found.snn, found.channels), snn, steps, found.fits, changed, recipe.most)
     if not settings.distillation:
         return start
     how = distillation_of(settings, snn.network)

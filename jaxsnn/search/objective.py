@@ -75,7 +75,7 @@ class Objective:
         self._observe = functools.partial(
             observe, snn, timesteps=settings.timesteps, dynamics=settings.dynamics, plan=plan, progress=progress
         )
-        self._timesteps = settings.timesteps
+        self._timesteps, self._most = settings.timesteps, settings.spikes_per_step
         divergent = any(isinstance(term, cost.Divergence) for term in self.terms)
         self._teacher = (teacher or snn) if divergent else None
         self._taught: tuple[bytes, np.ndarray] = (b"", np.empty(0))
@@ -196,7 +196,8 @@ class Objective:
         new = [row for row, key in enumerate(keys) if key not in self._limit_known]
         if new:
             images, labels = images_at(indices), self._train.labels[indices]
-            right = limit_correct(self._snn, Genes(genes.threshold[new]), images, labels, self._limit_plan)
+            most = self._most * genes.threshold[new]  # what a neuron sends at most, a step
+            right = limit_correct(self._snn, Genes(most), images, labels, self._limit_plan)
             self._limit_known |= {keys[row]: int(count) for row, count in zip(new, right)}
             self.limit_passes += len(new) * len(labels)
         return np.array([self._limit_known[key] for key in keys])

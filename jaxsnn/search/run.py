@@ -62,14 +62,13 @@ def evolve(
     [0, 1]
     """
     start = snn if isinstance(snn, Start) else None
-    if start is not None and start.most > 1:
-        raise UserError(
-            f"the network is calibrated for neurons that send up to {start.most} spikes in a step, and a search "
-            "simulates those that send one: calibrate with most=1, or observe it with cell="
-        )
     snn = snn.ann if isinstance(snn, Start) else snn
     if settings is None:
-        settings = SearchSettings() if start is None else replace(FEW, timesteps=start.timesteps)
+        settings = (
+            SearchSettings()
+            if start is None
+            else replace(FEW, timesteps=start.timesteps, spikes_per_step=start.most)
+        )
     if wrong := sorted(changes.keys() - vars(settings).keys()):
         raise UserError(unknown("setting of a search", wrong[0], vars(settings)))
     settings = replace(settings, **changes).checked()

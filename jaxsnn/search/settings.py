@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 from evo.engines.gde3 import STRATEGIES
 from jaxsnn.analysis.adversarial import Attack, attack_of
 from jaxsnn.errors import UserError
-from jaxsnn.networks.spiking import Dynamics
+from jaxsnn.networks.spiking import MOST_SPIKES, Dynamics
 from jaxsnn.runtime.checks import at_least, at_most, in_range, named
 from jaxsnn.search.evolve import LEADERS
 
@@ -151,6 +151,9 @@ class SearchSettings:
     """Count one step of delay per layer (the paper) or none."""
     comparison: Literal[">", ">="] = ">"
     """Fire when the membrane is above the threshold, or at it too."""
+    spikes_per_step: int = 1
+    """Spikes that a neuron may send in one step. With several it needs fewer steps, and about as many spikes; they
+    are simulated in float32."""
     v0: float = 0.0
     """Initial membrane as a fraction of the threshold, where it is not searched."""
     leak: float = 1.0
@@ -164,7 +167,7 @@ class SearchSettings:
     @property
     def dynamics(self) -> Dynamics:
         """How the neurons behave."""
-        return Dynamics(self.comparison, self.delay)
+        return Dynamics(self.comparison, self.delay, self.spikes_per_step)
 
     @property
     def attack_used(self) -> Attack | None:
@@ -221,6 +224,7 @@ class SearchSettings:
             raise UserError(
                 f"{race} needs greedy selection, which {self.engine} does not do; leave one of them out"
             )
+        self._check_neurons()
         _ = self.attack_used
         if self.divergence and self.attack != "none":
             raise UserError(
@@ -247,6 +251,21 @@ class SearchSettings:
                 "the baseline, between them"
             )
         return self
+
+    def _check_neurons(self) -> None:
+        """Raise ``UserError`` where something else knows only neurons that send one spike in a step."""
+        at_least(self, spikes_per_step=1)
+        at_most(self, spikes_per_step=MOST_SPIKES)
+        for name in ("distillation", "objectives", "max_energy", "less_energy", "max_peak"):
+            if self.spikes_per_step > 1 and getattr(self, name):
+                raise UserError(
+                    f"{named(self, name)} is for neurons that send one spike in a step: leave it or "
+                    f"{named(self, 'spikes_per_step')} out"
+                )
+        if self.spikes_per_step > 1 and self.comparison == ">=":
+            raise UserError(
+                f"{named(self, 'comparison')} is for neurons that send one spike in a step: leave it out"
+            )
 
     def _check_objectives(self) -> None:
         """Raise ``UserError`` where a frontier, or a limit, contradicts something else."""

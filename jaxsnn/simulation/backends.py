@@ -8,6 +8,7 @@ import jax
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
 from jaxsnn.networks.senders import has_gates
+from jaxsnn.networks.spiking import Dynamics
 from jaxsnn.simulation import kernels
 from jaxsnn.simulation.events.lowering import available, obstacle
 from jaxsnn.simulation.plan import Plan
@@ -32,8 +33,10 @@ def decided(plan: Plan, network: Network) -> Plan:
     return replace(plan, backend=chosen, threads=plan.threads or len(os.sched_getaffinity(0)))
 
 
-def describe(plan: Plan, network: Network) -> str:
+def describe(plan: Plan, network: Network, dynamics: Dynamics = Dynamics()) -> str:
     """The path that is taken, for people to read."""
+    if dynamics.most > 1:
+        return f"XLA in {plan.precision}, up to {dynamics.most} spikes a neuron and step"
     chosen = decided(plan, network)
     if chosen.backend == "events":
         return f"event-driven in {chosen.precision}"

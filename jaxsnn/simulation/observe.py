@@ -20,11 +20,12 @@ from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.forward import check_images
 from jaxsnn.networks.senders import own, senders
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_dynamics, check_genes
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_dynamics, check_genes, check_single
 from jaxsnn.runtime import processes
 from jaxsnn.simulation import dense
 from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.cells import unroll
+from jaxsnn.simulation.cells.burst import Several
 from jaxsnn.simulation.cells.cell import Cell
 from jaxsnn.simulation.divergence import check_teacher, divergences
 from jaxsnn.simulation.events import run
@@ -105,6 +106,10 @@ def _run(
     if teacher is not None:
         check_teacher(teacher, len(images), snn.network.classes)
     genes = genes.map(lambda part: np.asarray(part, np.float32))
+    if dynamics.most > 1:
+        if cell is not None:
+            raise UserError("a cell says itself how many spikes it sends: leave most out of dynamics")
+        cell = Several(most=dynamics.most)
     if cell is None:
         plan = decided(plan, snn.network)
         chunks = dense.chunks if plan.backend == "xla" else _event_chunks
@@ -207,6 +212,7 @@ def record(
         bool; and the scores (P, T, B, classes).
     """
     check_genes(snn.network, genes)
+    check_single(dynamics, "a record is")
     genes = genes.map(lambda part: np.asarray(part, np.float32))
     states, spikes = _record(snn.network, dynamics, timesteps, snn.params, genes, images)
     membranes = [np.asarray(v) for v in states.membranes]

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from jaxsnn.networks.description import IMAGE, Conv, Dense, Edge, MaxPool, layer_shapes, output_shape
 from jaxsnn.networks.linear_maps import lowering, take_pool
-from jaxsnn.networks.spiking import SNN, Dynamics
+from jaxsnn.networks.spiking import SNN, Dynamics, check_single
 from jaxsnn.simulation import dense
 from jaxsnn.simulation.backends import decided
 from jaxsnn.simulation.events import run
@@ -21,6 +21,7 @@ def print_plan(
     console: Console, snn: SNN, plan: Plan, dynamics: Dynamics, timesteps: int, candidates: int, images: int
 ) -> None:
     """How ``candidates`` on ``images`` would be simulated for ``timesteps``, layer by layer."""
+    check_single(dynamics, "--explain-plan is")
     network, plan = snn.network, decided(plan, snn.network)
     steps = max(0, timesteps - dynamics.silent_steps(network))
     console.print(

@@ -20,7 +20,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Arrays, Network, Op
 from jaxsnn.networks.linear_maps import LinearMap, linear_map
 from jaxsnn.networks.senders import heard
-from jaxsnn.networks.spiking import Dynamics, Genes
+from jaxsnn.networks.spiking import Dynamics, Genes, check_single
 from jaxsnn.simulation.step import State, initial_state, neurons_of, snn_step, wire, without_biases
 
 SURROGATES: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -112,6 +112,7 @@ def surrogate_scores(
         UserError: no timesteps, an unknown surrogate or precision, or a window outside 1..T.
     """
     check(timesteps, kind, scale, truncate, precision)
+    check_single(dynamics, "surrogate gradients are")
     silent = min(timesteps, dynamics.silent_steps(network))
     wiring, neurons = wire(network, params, images), neurons_of(network, genes, params)
     if precision == "bfloat16":

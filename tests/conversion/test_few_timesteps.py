@@ -9,7 +9,7 @@ import data
 from helpers.networks import BACKENDS, NETWORKS, with_bias
 from helpers.reference import simulate as reference
 from jaxsnn.conversion.calibration import percentiles
-from jaxsnn.conversion.channel_fit import MEAN_WEIGHT, Firing, Recipe, fit_layer, mmse_thresholds, simulate
+from jaxsnn.conversion.channel_fit import MEAN_WEIGHT, Recipe, fit_layer, mmse_thresholds, simulate
 from jaxsnn.conversion.channels import Channels, fold_channels, groups, of_genes
 from jaxsnn.conversion.few_timesteps import calibrate_for, work
 from jaxsnn.conversion.start import calibrate
@@ -240,7 +240,7 @@ def test_a_correction_after_the_descent_costs_no_more_than_it_is_worth():
     targets = np.maximum(currents.mean(0), 0).astype(np.float32)
 
     def errors(cells):
-        rate = simulate(currents, cells[0], cells[2], cells[3], Firing(4))[0] / 4
+        rate = simulate(currents, cells[0], cells[2], cells[3], 4, FREE)[0] / 4
         error = np.asarray(cells[1] * rate - targets, np.float64)
         return (error**2).mean(0), error.mean(0) ** 2
 

@@ -98,10 +98,3 @@ def test_what_does_not_fit_is_said_before_anything_is_made(jobs, snn, images, ch
     with pytest.raises(UserError, match=r"takes images \(8, 8, 2\), but these are \(4, 4, 2\)"):
         run.evolve(SNN, (dyadic_images(30, (4, 4, 2)), LABELS), **SMALL)
     assert jobs == []
-
-
-def test_a_network_for_several_spikes_a_step_is_refused():
-    """A search simulates neurons that send one: its figures would be of another network."""
-    images, labels = dyadic_images(8), np.zeros(8, np.int32)
-    with pytest.raises(UserError, match="neurons that send up to 4 spikes in a step, and a search simulates"):
-        run.evolve(replace(START, most=4), (images, labels))

@@ -236,7 +236,7 @@ def test_plans_without_cells_say_so():
     def tried(**how):
         observe(snn, genes, images, labels, timesteps=2, cell=Burst(), **how)
 
-    with pytest.raises(UserError, match="event-driven back-end has no cells but its own"):
+    with pytest.raises(UserError, match="event-driven back-end has no neurons but its own"):
         tried(plan=Plan(backend="events"))
     with pytest.raises(UserError, match="in float32 on one device"):
         tried(plan=Plan(precision="int8"))

@@ -41,9 +41,12 @@ def per_layer(network: Network, cell: Cell | Sequence[Cell]) -> Cells:
 def check(plan: Plan, dynamics: Dynamics) -> None:
     """Raise ``UserError`` where a plan cannot simulate cells."""
     if plan.backend == "events":
-        raise UserError("the event-driven back-end has no cells but its own: use --backend xla or auto")
+        raise UserError("the event-driven back-end has no neurons but its own: use --backend xla or auto")
     if plan.precision != "float32" or plan.mesh is not None:
-        raise UserError("cells are simulated in float32 on one device: leave precision and mesh out")
+        raise UserError(
+            "neurons of another kind, such as those that send several spikes in a step, are simulated in float32 "
+            "on one device: use --precision float32, and leave --mesh out"
+        )
     if dynamics.comparison != ">":
         raise UserError("a cell says itself when it fires: leave comparison out")
 

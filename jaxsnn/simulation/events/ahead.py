@@ -21,7 +21,7 @@ def compiling(snn: SNN, plan: Plan, dynamics: Dynamics = Dynamics()) -> Iterator
     it will go wrong again.
     """
     chosen = decided(plan, snn.network)
-    if chosen.backend != "events":
+    if chosen.backend != "events" or dynamics.most > 1:
         yield
         return
     genes = Genes(np.ones((1, len(snn.network.spiking))))
