@@ -56,9 +56,10 @@ def export(config: ExportConfig) -> list[Path]:
     files = files_of(converted, config.to, config.target, config.v0)
     written = write_files(config.out or folder / f"export-{config.to}", files)
     counted = f" ({converted.timesteps} with one step of delay per layer)" if converted.silent else ""
+    dynamics = converted.dynamics
+    fires = dynamics.comparison if dynamics.most == 1 else f"up to {dynamics.most} spikes a neuron and step"
     lines = [
-        f"{converted.network.name}, {converted.steps} steps{counted}, {converted.dynamics.comparison}, reset by "
-        "subtraction",
+        f"{converted.network.name}, {converted.steps} steps{counted}, {fires}, reset by subtraction",
         *(f"  {path}, {decimal(path.stat().st_size)}" for path in written),
     ]
     if config.to == "nir":

@@ -10,7 +10,7 @@ import numpy as np
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import IMAGE, Arrays, Conv, Dense, Layer, Network, layer_shapes
 from jaxsnn.networks.linear_maps import linear_map
-from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_dynamics, check_genes, check_single
+from jaxsnn.networks.spiking import SNN, Dynamics, Genes, check_dynamics, check_genes
 from jaxsnn.networks.taps import Pads, Pair
 from jaxsnn.simulation.step import Neurons, neurons_of
 
@@ -32,7 +32,6 @@ class Converted:
     def __post_init__(self):
         check_genes(self.network, self.genes)
         check_dynamics(self.dynamics)
-        check_single(self.dynamics, "exports are")
         if len(self.genes.threshold) != 1:
             raise UserError(f"there are {len(self.genes.threshold)} candidates, expected one to export")
         if self.steps < 1:

@@ -28,7 +28,7 @@ from jaxsnn.networks.description import (
     output_shape,
 )
 from jaxsnn.networks.senders import has_gates
-from jaxsnn.networks.spiking import SNN
+from jaxsnn.networks.spiking import SNN, check_single
 from jaxsnn.networks.taps import Taps
 from jaxsnn.simulation.integers import IntegerSNN, integer_neurons, integer_pixels, quantize
 
@@ -146,6 +146,7 @@ def integer_files(converted: Converted) -> dict[str, bytes]:
 
 
 def _files(converted: Converted) -> dict[str, bytes]:
+    check_single(converted.dynamics, "integers, unlike --to torch, are")
     integers = quantize(converted.snn)
     # maps without neurons between them are one in integers
     converted = replace(converted, snn=SNN(integers.network, converted.snn.params))

@@ -33,6 +33,7 @@ from jaxsnn.networks.description import (
     layer_shapes,
     output_shape,
 )
+from jaxsnn.networks.spiking import check_single
 from jaxsnn.networks.taps import Pair, Taps
 
 
@@ -89,11 +90,12 @@ def nir_graph(converted: Converted, dialect: Dialect = Dialect(), v0: str = "met
             that starts at 0 has the same sum after the last step, though not the same spikes.
 
     Raises:
-        UserError: leaks, an op that NIR lacks, or nir is not installed.
+        UserError: leaks, several spikes in a step, an op that NIR lacks, or nir is not installed.
     """
     nir = require_nir()
     if converted.leaky:
         raise UserError("membranes leak, which the IF nodes of NIR cannot: export to torch")
+    check_single(converted.dynamics, "NIR, unlike --to torch, is")
     network, theta = converted.network, converted.thresholds().astype(np.float64)
     shapes, names = layer_shapes(network), plain_names(network.layers)
     starts = [start.astype(np.float64) / theta[index] for index, start in enumerate(converted.starts())]

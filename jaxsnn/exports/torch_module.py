@@ -33,6 +33,7 @@ from jaxsnn.networks.description import (
     output_shape,
 )
 from jaxsnn.networks.senders import has_gates
+from jaxsnn.networks.spiking import Dynamics
 from jaxsnn.networks.taps import short
 
 CODE, WEIGHTS = "network.py", "network.safetensors"
@@ -46,9 +47,9 @@ TEMPLATE = '''\
     scores = network(pixels)  # pixels (N, {channels}, {height}, {width}) in [0, 1]; scores (steps, N, {classes})
     classes = scores[-1].argmax(-1)
 
-In a step every layer adds its drive to its membranes, fires where they are {words} the threshold, and takes the
-threshold off those that fired. A spike is worth its layer's threshold to the layers that read it. The image is a
-constant drive. Scores are summed over the steps. {delay}
+In a step every layer adds its drive to its membranes, {fires}.
+A spike is worth its layer's threshold to the layers that read it. The image is a constant drive. Scores are summed over
+the steps. {delay}
 """
 
 from pathlib import Path
@@ -100,7 +101,7 @@ class Layer(nn.Module):
                 if index == len(self.layers) - 1:
                     break
                 membrane = layer.leak * membranes[index] + drive
-                spikes.append((membrane {comparison} layer.threshold).to(membrane))
+                spikes.append({fired})
                 membranes[index] = membrane - layer.threshold * spikes[index]
             total = total + drive
             scores.append(total)
@@ -156,23 +157,34 @@ def code(converted: Converted) -> str:
         delay = f"{converted.steps} steps\nare {converted.timesteps} with one step of delay per layer."
     else:
         delay = f"With one step of delay\nper layer the same scores come {network.delay} steps later."
+    fires, fired = _firing(converted.dynamics)
     return TEMPLATE.format(
         title=plain_name(network.name),
         channels=channels,
         height=height,
         width=width,
         classes=network.classes,
-        words="above" if converted.dynamics.comparison == ">" else "at or above",
+        fires=fires,
+        fired=fired,
         delay=delay,
         steps=converted.steps,
         mean=[float(value) for value in network.mean],
         std=[float(value) for value in network.std],
         layers="\n".join(lines),
-        comparison=converted.dynamics.comparison,
         weights=WEIGHTS,
         gate=GATE if pooled else "",
         reset=RESET if pooled else "",
     )
+
+
+def _firing(dynamics: Dynamics) -> tuple[str, str]:
+    """What a neuron does, in words and in PyTorch."""
+    if dynamics.most > 1:
+        fires = f"sends a spike for each threshold that fits into\none, up to {dynamics.most}, and takes these off"
+        return fires, f"(membrane / layer.threshold).floor().clamp(0, {dynamics.most})"
+    words = "above" if dynamics.comparison == ">" else "at or above"
+    fires = f"fires where they are {words} the threshold, and takes the\nthreshold off those that fired"
+    return fires, f"(membrane {dynamics.comparison} layer.threshold).to(membrane)"
 
 
 def tensors(converted: Converted) -> dict[str, np.ndarray]:

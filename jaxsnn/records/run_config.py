@@ -64,7 +64,7 @@ class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
     """The complete configuration of a run."""
 
     preset: str = "thresholds"
-    """demo: calibrated for 8 timesteps without layer delay, and searched around, in about a minute; few: the same
+    """demo: calibrated for 12 timesteps without layer delay, and searched around, in about a minute; few: the same
     for --timesteps (4), with more candidates and images; thresholds: the paper's way on the demo's scale; or a row
     of the paper's Table I: cifar10, cifar100-vgg15, cifar100-vgg11, imagenet, cifar10-attack, cifar100-attack.
     Sets the defaults of all other options."""

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 import data
+from helpers.exported import run_torch, written
 from helpers.networks import dyadic_images, dyadic_snn, dyadic_thresholds, random_snn, save_tiny
 from helpers.runs import SETTINGS, interrupted
 from jaxsnn.analysis.sensitivity import snn_sensitivity
@@ -18,6 +19,9 @@ from jaxsnn.evaluate import EvaluateConfig, evaluate
 from jaxsnn.explain import ExplainConfig, explain
 from jaxsnn.export import ExportConfig, export
 from jaxsnn.exports.converted import Converted
+from jaxsnn.exports.integers import integer_files
+from jaxsnn.exports.nir_graph import nir_graph
+from jaxsnn.exports.torch_module import torch_files
 from jaxsnn.finetune import FinetuneConfig, finetune
 from jaxsnn.networks.spiking import Dynamics, Genes
 from jaxsnn.optimize import OptimizeConfig, optimize
@@ -29,6 +33,7 @@ from jaxsnn.search.job import calibrated_on, make_job
 from jaxsnn.search.run import evolve
 from jaxsnn.search.settings import SearchSettings
 from jaxsnn.simulation.cells.burst import Several
+from jaxsnn.simulation.cells.unroll import per_layer, runs
 from jaxsnn.simulation.observe import observe, observe_images, record
 from jaxsnn.simulation.plan import Plan
 from jaxsnn.simulation.plan_table import print_plan
@@ -78,11 +83,25 @@ def test_what_knows_single_spikes_alone_says_so():
         lambda: record(snn, genes, IMAGES, 2, THREE),
         lambda: surrogate_scores(snn.network, snn.params, genes.map(lambda p: p[0]), IMAGES, 2, THREE),
         lambda: snn_sensitivity(snn, genes, IMAGES, IMAGES, 2, THREE),
-        lambda: Converted(snn, genes, THREE, 2),
+        lambda: integer_files(Converted(snn, genes, THREE, 2)),
         lambda: print_plan(Console(quiet=True), snn, Plan(), THREE, 2, 1, 12),
     ):
         with pytest.raises(UserError, match="for neurons that send one spike in a step, and these send up to 3"):
             refused()
+
+
+def test_the_pytorch_module_sends_them_too(tmp_path):
+    """Bit for bit on a network whose sums are exact; NIR cannot say it."""
+    snn = dyadic_snn("residual")
+    one = Converted(snn, Genes(np.float32(dyadic_thresholds(len(snn.network.spiking)))), THREE, 6)
+    pytest.importorskip("torch")
+    found = run_torch(written(tmp_path, torch_files(one)), IMAGES)
+    cells = per_layer(snn.network, Several(most=3))
+    ((scores, _),) = runs(cells, snn, one.genes, IMAGES, 6)
+    np.testing.assert_array_equal(found, scores[0])
+    pytest.importorskip("nir")
+    with pytest.raises(UserError, match="NIR, unlike --to torch, is for neurons that send one spike in a step"):
+        nir_graph(one)
 
 
 @pytest.mark.parametrize(
