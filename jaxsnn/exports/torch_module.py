@@ -48,8 +48,8 @@ TEMPLATE = '''\
     classes = scores[-1].argmax(-1)
 
 In a step every layer adds its drive to its membranes, {fires}.
-A spike is worth its layer's threshold to the layers that read it. The image is a constant drive. Scores are summed over
-the steps. {delay}
+A spike is worth its layer's threshold to the layers that read it. The image is a constant drive. Scores are summed
+over the steps. {delay}
 """
 
 from pathlib import Path
