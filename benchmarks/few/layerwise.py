@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.conversion.channels import Channels
-from jaxsnn.conversion.few_timesteps import drive
+from jaxsnn.conversion.few_timesteps import drive, packed
 from jaxsnn.networks.description import IMAGE
 from jaxsnn.networks.fan_out import fan_out
 from jaxsnn.networks.forward import ann_forward
@@ -34,12 +34,14 @@ class Neurons:
         amplitude: (C,), what a spike is worth to the layers that it drives.
         bias: (C,) a constant current beside the network's own, or (T, C) one for every step.
         start: (C,) or (*shape) the membrane before the first step.
+        most: spikes that one may send in a step, floor(v / threshold) of them where that is more than one.
     """
 
     threshold: np.ndarray
     amplitude: np.ndarray
     bias: np.ndarray
     start: np.ndarray
+    most: int = 1
 
 
 def neurons_of(channels: Channels) -> tuple[Neurons, ...]:
@@ -76,10 +78,14 @@ def ann_means(snn: SNN, images: np.ndarray) -> list[np.ndarray]:
 
 
 class Walk:
-    """A way through a network's layers: the spikes of those that have fired, until their last reader has."""
+    """A way through a network's layers: the spikes of those that have fired, until their last reader has.
 
-    def __init__(self, snn: SNN, images: np.ndarray, timesteps: int, comparison: str = ">="):
+    ``most`` spikes a neuron sends in a step at most.
+    """
+
+    def __init__(self, snn: SNN, images: np.ndarray, timesteps: int, comparison: str = ">=", most: int = 1):
         self.network, self.timesteps, self.comparison = snn.network, timesteps, comparison
+        self.most = most
         self.images, self.params = images, dict(snn.params)
         self._trains: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -95,7 +101,7 @@ class Walk:
             for edge in self.network.layers[index].edges
         ]
         images = padded(self.images[part])
-        return drive(self.network, index, self.params, images, sources)
+        return drive(self.network, index, self.params, images, sources, most=self.most)
 
     def output(self, index: int, neurons: Neurons) -> np.ndarray:
         """The mean over images of amplitude * spikes / T, float64 (*shape), if a layer had these neurons."""
@@ -106,19 +112,20 @@ class Walk:
         return self._run(index, neurons, True)
 
     def _run(self, index: int, neurons: Neurons, keep: bool) -> np.ndarray:
-        total, bits = 0.0, []
+        total, trains = 0.0, []
         theta, bias, start = (
             np.asarray(part, np.float32) for part in (neurons.threshold, neurons.bias, neurons.start)
         )
         for part in chunks(len(self.images)):
             count = part.stop - part.start
             drive = self.currents(index, part)
-            spikes = np.asarray(simulate(drive, theta, bias, start, self.timesteps, self.comparison))
+            how = (self.timesteps, self.comparison, neurons.most)
+            spikes = np.asarray(simulate(drive, theta, bias, start, *how))
             total = total + spikes[:, :count].sum((0, 1), dtype=np.float64)
             if keep:
-                bits.append(np.packbits(spikes[:, :count].reshape(self.timesteps, count, -1), axis=-1))
+                trains.append(np.asarray(packed(spikes[:, :count], self.most)))
         if keep:
-            self._trains[index] = (np.concatenate(bits, 1), np.asarray(neurons.amplitude, np.float32))
+            self._trains[index] = (np.concatenate(trains, 1), np.asarray(neurons.amplitude, np.float32))
             self._forget(index)
         return neurons.amplitude * total / (len(self.images) * self.timesteps)
 
@@ -141,16 +148,19 @@ class Walk:
         return np.concatenate(parts, 1) + bias
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def simulate(currents, threshold, bias, start, timesteps: int, comparison: str):
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def simulate(currents, threshold, bias, start, timesteps: int, comparison: str, most: int = 1):
     """Spikes (T, B, *shape) of neurons under ``currents`` (T or 1, B, *shape); ``bias`` is (C,) or (T, C)."""
     bias = bias.reshape(-1, bias.shape[-1])
     v = jnp.broadcast_to(start, currents.shape[1:])
     spikes = []
     for t in range(timesteps):
         v = v + (currents[t % len(currents)] + bias[t % len(bias)])
-        fired = v >= threshold if comparison == ">=" else v > threshold
-        v = v - jnp.where(fired, threshold, 0)
+        if most > 1:
+            fired = jnp.clip(jnp.floor(v / threshold), 0, most)
+        else:
+            fired = v >= threshold if comparison == ">=" else v > threshold
+        v = v - threshold * fired
         spikes.append(fired)
     return jnp.stack(spikes)
 

@@ -17,6 +17,7 @@ light 93.30, advanced 93.65 %, neither 64.52 %.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -71,30 +72,21 @@ def correct(task: Task, thresholds: list[np.ndarray], correction: Correction) ->
 
 def lower_bias(neurons: Neurons, error: np.ndarray, timesteps: int) -> Neurons:
     """The mean error of each channel taken from its bias."""
-    return _with(neurons, bias=neurons.bias - _over_positions(error))
+    return replace(neurons, bias=neurons.bias - _over_positions(error))
 
 
 def fill(neurons: Neurons, error: np.ndarray, timesteps: int) -> Neurons:
     """Membranes of each neuron that make up for its error over T steps."""
-    return _with(neurons, start=-timesteps * error)
+    return replace(neurons, start=-timesteps * error)
 
 
 def fill_channels(neurons: Neurons, error: np.ndarray, timesteps: int) -> Neurons:
     """The same for each channel."""
-    return _with(neurons, start=-timesteps * _over_positions(error))
+    return replace(neurons, start=-timesteps * _over_positions(error))
 
 
 def _over_positions(error: np.ndarray) -> np.ndarray:
     return error.reshape(-1, error.shape[-1]).mean(0)
-
-
-def _with(neurons: Neurons, bias: np.ndarray | None = None, start: np.ndarray | None = None) -> Neurons:
-    return Neurons(
-        neurons.threshold,
-        neurons.amplitude,
-        neurons.bias if bias is None else bias,
-        neurons.start if start is None else start,
-    )
 
 
 def _channels(task: Task, neurons: list[Neurons]) -> Channels:

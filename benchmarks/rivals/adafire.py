@@ -1,16 +1,17 @@
 """AdaFire: how many spikes a step each layer may send, searched without training (Wang et al., Adaptive
 calibration: a unified conversion framework of spiking neural networks, AAAI 2025), after their code.
 
-A neuron sends s = clip(floor(v / theta), 0, Gamma) spikes. For each layer and Gamma, theta is the least squared
+A neuron sends s = clip(floor(v / theta), 0, Gamma) spikes. For each channel and Gamma, theta is the least squared
 error's against the ANN's activations, theta/T clip(floor(z T/theta + 1/2), 0, Gamma T). How much a choice costs is
 the symmetric divergence of the class probabilities from the ANN's, on a few calibration images, with the other
 layers at ``USUAL``; the layers' choices are then made together, the least sum of divergences for at most as many
-spikes as all layers at ``USUAL`` send (a dynamic programme that keeps what nothing beats).
+spikes as all layers at ``USUAL`` send (a dynamic programme that keeps what nothing beats). Then each channel's
+bias takes its mean error back, layer by layer (their light calibration).
 
-Deviations: thresholds a layer (theirs: a channel), membranes that begin half full for theta/(2 T) at each step, no
-correction of biases; ``IMAGES`` images in the sweep.
+Deviations: membranes that begin half full for theta/(2 T) at each step; ``IMAGES`` images in the sweep.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -18,8 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.few import mmse
-from benchmarks.few.task import Converted, Task
-from jaxsnn.conversion.channels import of_genes
+from benchmarks.few.layerwise import Neurons, Walk, ann_means
+from benchmarks.few.snnc import lower_bias
+from benchmarks.few.task import Converted, Task, alike
+from jaxsnn.conversion.channels import can_bias, fold_channels
+from jaxsnn.networks.description import Arrays, Network
 from jaxsnn.networks.spiking import Genes
 from jaxsnn.simulation.cells.burst import Several
 from jaxsnn.simulation.cells.unroll import keys_of, unrolled
@@ -34,43 +38,58 @@ Choice = tuple[float, float, tuple[int, ...]]
 
 
 def searched(task: Task) -> Converted:
-    """A threshold and a Gamma a layer."""
-    theta = np.array([[t[0] for t in mmse.thresholds(task, 0.5, False, gamma)] for gamma in GAMMAS])  # (G, L)
-    divergence, spikes = sweep(task, theta)
-    budget = float(spikes[USUAL].sum())
-    _, _, picked = chosen(spikes, divergence, budget)
-    genes = Genes(theta[list(picked), range(len(picked))][None], np.full((1, len(picked)), 0.5))
-    cells = tuple(Several(most=GAMMAS[index]) for index in picked)
-    note = "Gamma " + ", ".join(str(GAMMAS[index]) for index in picked)
-    return Converted(of_genes(task.snn, genes), cells=cells, note=note)
+    """A threshold a channel and a Gamma a layer."""
+    table = [mmse.thresholds(task, 0.5, True, gamma) for gamma in GAMMAS]
+    divergence, spikes = sweep(task, table)
+    _, _, picked = chosen(spikes, divergence, float(spikes[USUAL].sum()))
+    gammas = [GAMMAS[index] for index in picked]
+    thresholds = [table[index][layer] for layer, index in enumerate(picked)]
+    channels = alike(thresholds, corrected(task, thresholds, gammas), 0.5, task.network.classes)
+    note = "Gamma " + ", ".join(map(str, gammas))
+    return Converted(channels, cells=tuple(Several(most=gamma) for gamma in gammas), note=note)
 
 
-def sweep(task: Task, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Divergence, and spikes of the layer, (G, L), of each layer at each Gamma while the others are usual."""
-    images, layers = task.images[:IMAGES], theta.shape[1]
+def corrected(task: Task, thresholds: Sequence[np.ndarray], gammas: Sequence[int]) -> list[np.ndarray]:
+    """Biases (C,) of each layer in turn that take its channels' mean errors back, behind corrected layers."""
+    # bytes for spikes wherever a layer may send several
+    walk = Walk(task.snn, task.images, task.timesteps, ">=", max(gammas))
+    biases, means = [], ann_means(task.snn, task.images)
+    for index, (theta, most) in enumerate(zip(thresholds, gammas)):
+        neurons = Neurons(theta, theta, np.zeros(len(theta)), 0.5 * theta, most)
+        if can_bias(task.network.layers[index]):
+            neurons = lower_bias(neurons, walk.output(index, neurons) - means[index], task.timesteps)
+        walk.fire(index, neurons)
+        biases.append(neurons.bias)
+    return biases
+
+
+def sweep(task: Task, table: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Divergence, and spikes of the layer, (G, L), of each layer at each Gamma while the others are usual.
+
+    Args:
+        table: thresholds (C,) of each layer for each of ``GAMMAS``.
+    """
+    images, layers, steps = task.images[:IMAGES], len(task.network.spiking), task.timesteps
     target = jax.nn.log_softmax(teacher_logits(task.snn, images))
     keys, many = keys_of(0, len(images)), jnp.asarray(GAMMAS, jnp.float32)
-    table = jnp.asarray(theta, jnp.float32)
 
-    @jax.jit
-    def one(picked: jax.Array) -> tuple[jax.Array, jax.Array]:
+    @functools.partial(jax.jit, static_argnums=0)
+    def one(network: Network, params: Arrays, genes: Genes, picked: jax.Array) -> tuple[jax.Array, jax.Array]:
         cells = tuple(Several(most=most) for most in many[picked])  # type: ignore[arg-type]
-        thresholds = table[picked, jnp.arange(layers)]
-        genes = Genes(thresholds, jnp.full(layers, 0.5))
-        steps = task.timesteps
-        curve, counts, _ = unrolled(
-            task.network, task.snn.params, cells, genes, images, steps, keys, lambda s: jnp.sum(s)
-        )
+        curve, counts, _ = unrolled(network, params, cells, genes, images, steps, keys, lambda s: jnp.sum(s))
         found = jax.nn.log_softmax(curve[-1] / steps)
         both = ((jnp.exp(target) - jnp.exp(found)) * (target - found)).sum(-1).mean()
         return both, jnp.stack([count.sum() for count in counts])
 
-    divergence, spikes = np.zeros(theta.shape), np.zeros(theta.shape)
+    divergence, spikes = np.zeros((2, len(GAMMAS), layers))
     for layer in range(layers):
         for index in range(len(GAMMAS)):
-            picked = np.full(layers, USUAL)
-            picked[layer] = index
-            both, sent = one(jnp.asarray(picked))
+            picked = [index if other == layer else USUAL for other in range(layers)]
+            thresholds = [table[row][place] for place, row in enumerate(picked)]
+            still = [np.zeros(len(theta)) for theta in thresholds]
+            folded, genes = fold_channels(task.snn, alike(thresholds, still, 0.5, task.network.classes))
+            genes = genes.candidate(0).map(lambda part: np.asarray(part[0], np.float32))
+            both, sent = one(folded.network, folded.params, genes, jnp.asarray(picked))
             divergence[index, layer], spikes[index, layer] = float(both), float(sent[layer])
     return divergence, spikes
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.few import mmse
 from benchmarks.few.evaluate import evaluate
 from benchmarks.rivals import (
     adafire,
@@ -287,14 +288,15 @@ def test_adafire_takes_the_least_divergence_within_its_spikes():
 
 def test_adafire_s_sweep_is_a_loop(job):
     """Divergence and spikes of one layer that may send one spike, the other at the usual four."""
-    theta = np.array([[0.9, 1.1], [0.8, 1.0], [0.5, 0.6], [0.4, 0.3]])
+    widths, draw = [len(theta) for theta in mmse.thresholds(job, 0.5, True)], np.random.default_rng(1).uniform
+    theta = [[draw(0.3, 1.2, width) / most**0.5 for width in widths] for most in adafire.GAMMAS]
     lost, sent = adafire.sweep(job, theta)
     rows = (0, adafire.USUAL)
-    v, scores, count = [0.5 * theta[row, l] for l, row in enumerate(rows)], 0.0, 0.0
+    v, scores, count = [0.5 * theta[row][l] for l, row in enumerate(rows)], 0.0, 0.0
     for _ in range(4):
         x = normalise(CHAIN, job.images)
         for index, row in enumerate(rows):
-            t, most = theta[row, index], adafire.GAMMAS[row]
+            t, most = theta[row][index], adafire.GAMMAS[row]
             v[index] = v[index] + sums(job.snn, index, x)
             s = np.clip(np.floor(v[index] / t), 0, most)
             v[index], x = v[index] - s * t, s * t
@@ -304,6 +306,31 @@ def test_adafire_s_sweep_is_a_loop(job):
     one, other = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (ann, scores / 4))
     both = ((np.exp(one) - np.exp(other)) * (one - other)).sum(-1).mean()
     assert np.isclose(lost[0, 0], both, rtol=1e-4) and sent[0, 0] == count
+
+
+def test_adafire_takes_mean_errors_back(job):
+    """Each bias is the mean error of its channel, behind corrected layers, as a loop of its own finds it."""
+    gammas = [4, 2]
+    theta = [mmse.thresholds(job, 0.5, True, gamma)[layer] for layer, gamma in enumerate(gammas)]
+    biases = adafire.corrected(job, theta, gammas)
+    before = _mean_errors(job, theta, gammas, [0.0 * t for t in theta])
+    assert np.allclose(biases[0], -before[0], atol=1e-5)
+    behind = _mean_errors(job, theta, gammas, [biases[0], 0.0 * theta[1]])
+    assert np.allclose(biases[1], -behind[1], atol=1e-5)
+
+
+def _mean_errors(job, theta, gammas, biases):
+    """What channels send on average, less the ANN's activations, by layer."""
+    v, sent = [0.5 * t for t in theta], [0.0] * LAYERS
+    for _ in range(4):
+        x = normalise(CHAIN, job.images)
+        for index, (t, most) in enumerate(zip(theta, gammas)):
+            v[index] = v[index] + sums(job.snn, index, x) + biases[index]
+            s = np.clip(np.floor(v[index] / t), 0, most)
+            v[index], x = v[index] - s * t, s * t
+            sent[index] = sent[index] + x / 4
+    means = [np.mean(a.reshape(-1, a.shape[-1]), 0) for a in activations(job.snn, job.images)]
+    return [s.reshape(-1, s.shape[-1]).mean(0) - m for s, m in zip(sent, means)]
 
 
 @pytest.mark.parametrize(
