@@ -1,4 +1,8 @@
-"""Accuracy of all systems over timesteps and over energy, with the frontier of those that nothing beats."""
+"""What all systems lose to the ANN over timesteps and over energy, with the frontier of those that nothing beats.
+
+Points lost are on a logarithmic scale: systems that nearly reach the ANN and such that have hardly begun are seen
+apart.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,17 +14,19 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from benchmarks.rivals.system import System
 from benchmarks.rivals.table import accuracy, rows_of
-from jaxsnn.reports.figures import ANN, OPTIMIZED, STYLE, save
+from jaxsnn.reports.figures import OPTIMIZED, STYLE, save
 
 MARKERS = "os^vDP*X<>hp"
+LEAST = 0.1
+"""Points lost that are drawn for less, or for none."""
 PANELS = (("timesteps", "timesteps (no layer delay)"), ("microjoules", "energy [µJ an image]"))
 
 
 def frontier(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those of points (cost, accuracy) that no other with at most their cost matches, by cost."""
+    """Those of points (cost, lost) that no other with at most their cost matches, by cost."""
     found: list[tuple[float, float]] = []
-    for cost, value in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not found or value > found[-1][1]:
+    for cost, value in sorted(points):
+        if not found or value < found[-1][1]:
             found.append((cost, value))
     return found
 
@@ -35,7 +41,8 @@ def draw(report: dict[str, Any], systems: Mapping[str, System], path: Path) -> N
             steps = sorted({row["timesteps"] for row in report["rows"] if row["system"] == name})
             if not steps:
                 continue
-            values = [accuracy(report, name, t) or 0.0 for t in steps]
+            lost = [100 * report["ann_accuracy"] - (accuracy(report, name, t) or 0.0) for t in steps]
+            values = [max(points, LEAST) for points in lost]
             own = name.startswith("ours")
             for axes, (key, _), points in zip(panels, PANELS, everything):
                 costs = [float(np.median([row[key] for row in rows_of(report, name, t)])) for t in steps]
@@ -55,12 +62,16 @@ def draw(report: dict[str, Any], systems: Mapping[str, System], path: Path) -> N
                 axes.step(
                     *zip(*frontier(points)), where="post", color="0.7", linewidth=5, zorder=1, label="frontier"
                 )
-            axes.axhline(100 * report["ann_accuracy"], color=ANN, linewidth=1, linestyle=":", label="ANN")
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(ScalarFormatter())
             axes.xaxis.set_minor_locator(NullLocator())
             axes.set_xlabel(label)
-        panels[0].set_ylabel(f"accuracy on {report['settings']['test_images']:,} test images [%]")
+        panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].invert_yaxis()
+        panels[0].set_ylabel(
+            f"points below the ANN, at least {LEAST} ({report['settings']['test_images']:,} images)"
+        )
         handles, names = panels[0].get_legend_handles_labels()
         figure.legend(handles, names, fontsize=7, ncols=7, loc="outside upper center", frameon=False)
         save(figure, path)

@@ -167,5 +167,5 @@ def test_published_drops_stand_beside_the_nearest_t(report):
 
 
 def test_the_frontier_is_what_nothing_cheaper_matches():
-    points = [(4, 50), (1, 10), (2, 40), (2, 30), (3, 40), (8, 50)]
-    assert frontier(points) == [(1, 10), (2, 40), (4, 50)]
+    points = [(4, 10), (1, 50), (2, 20), (2, 30), (3, 20), (8, 10)]
+    assert frontier(points) == [(1, 50), (2, 20), (4, 10)]
