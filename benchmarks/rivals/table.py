@@ -149,9 +149,11 @@ def sentences(report: Report, systems: Mapping[str, System], timesteps: Sequence
         gain = None if leader is None else ours_less(report, leader, steps)
         if leader is not None and gain is not None and gain[0] < 0:
             sure = "surely" if gain[2] < 0 else "not surely"
+            first = best(report, systems, steps)
+            ours_first = "" if first is None or first in rivals else f"; first is {systems[first].title}"
             found.append(
-                f"T = {steps}: {systems[leader].title} is ahead of ours by {-gain[0]:.2f} points "
-                f"({-gain[2]:.2f} to {-gain[1]:.2f}), {sure}."
+                f"T = {steps}: {systems[leader].title} is ahead of ours, calibrated, by {-gain[0]:.2f} points "
+                f"({-gain[2]:.2f} to {-gain[1]:.2f}), {sure}{ours_first}."
             )
     noted = {row["system"]: row["note"] for row in report["rows"] if row["note"] and row["system"] in systems}
     found += [f"{systems[name].title}: {note}." for name, note in noted.items()]

@@ -137,7 +137,7 @@ def test_the_tables_say_who_is_best(report, tmp_path):
     said = sentences(report, SYSTEMS, STEPS)
     gain = ours_less(report, leader, 4)
     assert gain[0] < 0 and gain[1] <= gain[0] <= gain[2]
-    assert f"T = 4: {SYSTEMS[leader].title} is ahead of ours by {-gain[0]:.2f} points" in said[1]
+    assert f"T = 4: {SYSTEMS[leader].title} is ahead of ours, calibrated, by {-gain[0]:.2f} points" in said[1]
     assert (
         said[-1] == f"Preparation and simulation of all these rows: at most {len(SYSTEMS) * 12 / 60:.1f} minutes."
     )
