@@ -13,7 +13,7 @@ from jaxsnn.runtime.files import read_json
 from jaxsnn.runtime.marks import Where, marked
 from jaxsnn.search.presets import DEFAULT, PRESETS, TEST_TIMESTEPS, preset, preset_values
 from jaxsnn.search.settings import MOST, SearchSettings, settings_in
-from jaxsnn.simulation.cells.unroll import check
+from jaxsnn.simulation.cells import unroll
 from jaxsnn.simulation.plan import PlanSettings
 
 
@@ -93,7 +93,7 @@ class RunConfig(PlanSettings, SearchSettings, DataOptions, WeightsOptions):
         super().checked()
         plan = self.plan()
         if self.spikes_per_step > 1:
-            check(plan, self.dynamics)
+            unroll.check(plan, self.dynamics)
             if self.encoding != "constant":
                 raise UserError("--encoding is for neurons that send one spike in a step: leave it out")
         at_least(self, test_timesteps=2, test_images=1)
