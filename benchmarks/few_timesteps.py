@@ -9,8 +9,8 @@ what it does, where it deviates from what was published, and what was published.
 but in ours with reconstruct and in ours with distilled weights. The distilled rows need `--distillation STEPS`,
 and a GPU for more than a hundred or so. Rows run in the package's simulator, in int8 unless `--precision` says
 otherwise; those that it has no place for (FTBC's biases for each step, a start for each neuron, a delayed
-read-out) are simulated by `benchmarks/few/layerwise.py` in float32. Seconds are those of the conversion, without
-what XLA took to compile.
+read-out) are simulated by `benchmarks/few/layerwise.py` in float32, neurons that send several spikes in a step by
+the package in float32. Seconds are those of the conversion, without what XLA took to compile.
 
 With `--json` each row is kept as soon as it is there, and read when the command runs again; a figure of the
 methods over T lies beside it.
@@ -30,7 +30,7 @@ from rich.table import Table
 import data
 from benchmarks import command
 from benchmarks.few import clock
-from benchmarks.few.evaluate import HERE, evaluate
+from benchmarks.few.evaluate import CELLS, HERE, evaluate
 from benchmarks.few.methods import methods
 from benchmarks.few.ours import distillations
 from benchmarks.few.task import Method, Task
@@ -226,8 +226,7 @@ def table_of(config: Config, report: dict[str, Any], titles: dict[str, str]) -> 
         "seconds",
         title=f"{report['network']}, ANN {100 * report['ann_accuracy']:.2f} %, no layer delay: accuracy in %",
         caption=f"{config.images} calibration images, {report['settings']['test_images']:,} test images, "
-        f"{config.precision}; *: float32, simulated layer by layer. Seconds at "
-        + ", ".join(f"T = {steps}" for steps in config.timesteps),
+        f"{config.precision}; *: float32. Seconds at " + ", ".join(f"T = {steps}" for steps in config.timesteps),
     )
     for name, title in titles.items():
         each = [
@@ -235,7 +234,7 @@ def table_of(config: Config, report: dict[str, Any], titles: dict[str, str]) -> 
             for steps in config.timesteps
         ]
         if all(each):
-            mark = " *" if any(row["simulated"] == HERE for rows in each for row in rows) else ""
+            mark = " *" if any(row["simulated"] in (HERE, CELLS) for rows in each for row in rows) else ""
             table.add_row(title + mark, *map(_accuracy, each), ", ".join(map(_seconds, each)))
     return table
 
