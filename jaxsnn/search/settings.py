@@ -112,8 +112,8 @@ class SearchSettings:
     form, without labels."""
     distillation: int = 0
     """Steps of gradient descent through the timesteps, from what calibration found, that bring the spiking network
-    closer to the ANN; no labels. Taken where it lowers the divergence on the search's images. A hundred do more
-    harm than good; 2,000 take half a minute on an H100 (VGG15, T = 4) and hours on a CPU."""
+    closer to the ANN; no labels. Taken where it lowers the divergence on the search's images. A hundred may do
+    more harm than good; 2,000 take half a minute on an H100 (VGG15, T = 4) and hours on a CPU."""
     distillation_batch: int = 128
     """Training images of each of these steps, with random crops and flips."""
     distilled: Literal["channels", "weights"] = "channels"
