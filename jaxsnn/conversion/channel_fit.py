@@ -75,7 +75,7 @@ class Recipe:
     def __post_init__(self):
         if not 1 <= self.timesteps <= MOST_TIMESTEPS:
             raise UserError(f"calibration is for {self.timesteps} timesteps, expected 1 to {MOST_TIMESTEPS}")
-        _ = self.dynamics  # which checks the last three
+        _ = self.dynamics  # which checks comparison and most
         unknown = [name for name in self.descend if name not in SPREAD]
         if unknown:
             raise UserError(f"cannot calibrate {unknown[0]!r}: any of {', '.join(SPREAD)}")

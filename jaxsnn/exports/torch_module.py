@@ -33,7 +33,7 @@ from jaxsnn.networks.description import (
     output_shape,
 )
 from jaxsnn.networks.senders import has_gates
-from jaxsnn.networks.spiking import Dynamics
+from jaxsnn.networks.spiking import Dynamics, check_single
 from jaxsnn.networks.taps import short
 
 CODE, WEIGHTS = "network.py", "network.safetensors"
@@ -147,6 +147,8 @@ def code(converted: Converted) -> str:
     network = converted.network
     height, width, channels = network.input_shape
     pooled, lines = has_gates(network), []
+    if pooled:
+        check_single(converted.dynamics, "spiking max pools are")
     for index, (name, shape) in enumerate(zip(plain_names(network.layers), _number_shapes(converted))):
         edges = network.layers[index].edges
         first = f"""            Layer("{name}", {shape}, {[edge.source for edge in edges]}"""

@@ -185,6 +185,8 @@ def test_gradients_calibration_and_single_images_see_the_same_spikes(branched):
 def test_neurons_that_send_several_spikes_a_step_are_refused():
     with pytest.raises(UserError, match="max pools choose among single spikes: calibrate this"):
         calibrate(dyadic(CHAIN), IMAGES, 4, most=2)
+    with pytest.raises(UserError, match="spiking max pools are for neurons that send one spike in a step"):
+        torch_files(Converted(dyadic(CHAIN), Genes(THETA[:, [0, 1, 3]]), Dynamics(most=2), 9))
 
 
 def test_operations_are_those_that_neurobench_counts():
