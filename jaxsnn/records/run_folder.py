@@ -147,6 +147,11 @@ def open_run(folder: Path, config: dict, free: Collection[str] = ()) -> None:
             raise UserError(f"{folder} already holds this run with its results: choose another --out")
         if different:
             key = different[0]
+            if key not in held:
+                raise UserError(
+                    f"{folder} holds a run that another version of this program began (without {key}): finish it "
+                    "with that one, or choose another --out"
+                )
             raise UserError(
                 f"{folder} already holds a run with another configuration ({key} is {held.get(key)} there, "
                 f"{config.get(key)} here): choose another --out"
