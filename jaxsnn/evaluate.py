@@ -135,7 +135,7 @@ def evaluate(config: EvaluateConfig) -> dict:
     if config.early_exit:
         return _early_exit(config, console, found, snn, encoded(config, dynamics, plan, own), source, test)
     timesteps = config.timesteps or (TIMESTEPS if config.point is None else timesteps_of(config.run, found))
-    baseline, percentile = baseline_of(config, found, snn, source)
+    baseline, percentile = baseline_of(config, found, snn, source, dynamics.most)
     coded = encoded(config, dynamics, plan, (snn, baseline), own)
     if config.explain_plan:
         print_plan(console, coded.pairs[0][0], coded.plan, dynamics, timesteps, 2, len(test))
@@ -267,7 +267,9 @@ def _check_lengths(where: Path, found: dict, snn: SNN) -> None:
             )
 
 
-def baseline_of(config: EvaluateConfig, found: dict[str, Any], snn: SNN, source: Source) -> tuple[Genes, float]:
+def baseline_of(
+    config: EvaluateConfig, found: dict[str, Any], snn: SNN, source: Source, most: int
+) -> tuple[Genes, float]:
     """The baseline of a file of thresholds and its percentile; read from training images where it has none."""
     if found.get("baseline_thresholds") is not None:
         held = Entries({"percentile": config.percentile} | found, str(config.run))
@@ -279,7 +281,7 @@ def baseline_of(config: EvaluateConfig, found: dict[str, Any], snn: SNN, source:
             "training images"
         )
     subset = next(subsets(train.labels, config.calibration_images, "fixed", 0))
-    usual = calibrate(snn.network, snn.params, train.images[subset]).threshold(config.percentile)
+    usual = calibrate(snn.network, snn.params, train.images[subset], most=most).threshold(config.percentile)
     own = Genes.from_record(found | {"baseline_thresholds": usual}, "baseline_")
     return own, config.percentile
 

@@ -84,11 +84,15 @@ def calibrate(
     images: np.ndarray,
     batch: int = 100,
     progress: Callable[[int], None] | None = None,
+    most: int = 1,
 ) -> Calibration:
     """Histogram every spiking layer's activations over uint8 ``images`` (N, H, W, C); the network is folded.
 
     Activations are those of the ReLU. Quantised ones are counted up to their ceiling but not rounded, so that the
     100th percentile is that ceiling, where any reaches it, and neighbouring percentiles differ.
+
+    Args:
+        most: spikes that a neuron may send in one step, for the layers' caps.
 
     Raises:
         UserError: a layer is never active, so that no threshold can be read from it.
@@ -116,4 +120,4 @@ def calibrate(
         for index, values in enumerate(layers):
             counts[index] += np.histogram(values, BINS, (0, maxima[index]))[0]
     cumulative = np.concatenate([np.zeros((len(maxima), 1)), counts.cumsum(1) / counts.sum(1, keepdims=True)], 1)
-    return Calibration(maxima, cumulative, len(images), caps(network))
+    return Calibration(maxima, cumulative, len(images), caps(network, most))

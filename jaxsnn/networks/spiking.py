@@ -118,9 +118,10 @@ def check_single(dynamics: Dynamics, what: str) -> None:
         raise UserError(f"{what} for neurons that send one spike in a step, and these send up to {dynamics.most}")
 
 
-def caps(network: Network) -> np.ndarray:
-    """The cap of each spiking layer (L,), infinite where there is none: what no threshold should exceed."""
-    return np.array([np.inf if layer.cap is None else layer.cap for layer in network.spiking])
+def caps(network: Network, most: int = 1) -> np.ndarray:
+    """What no threshold should exceed, (L,), infinite where a layer has no cap: a neuron that may send ``most``
+    spikes in a step reaches its activation's cap at so much less."""
+    return np.array([np.inf if layer.cap is None else layer.cap for layer in network.spiking]) / most
 
 
 def check_dynamics(dynamics: object) -> None:

@@ -34,7 +34,7 @@ class Around:
     @classmethod
     def of(cls, start: Start) -> "Around":
         """Around a calibrated network, whose layers keep their caps."""
-        return cls(start.genes, caps(start.snn.network) / start.most)
+        return cls(start.genes, caps(start.snn.network, start.most))
 
     @property
     def layers(self) -> int:

@@ -19,6 +19,7 @@ from jaxsnn.conversion.few_timesteps import calibrate_for, work
 from jaxsnn.conversion.start import Start
 from jaxsnn.errors import UserError
 from jaxsnn.networks.description import Network
+from jaxsnn.networks.senders import has_gates
 from jaxsnn.networks.spiking import SNN, check_genes
 from jaxsnn.runtime.checks import named
 from jaxsnn.search.around import Around, spread_out
@@ -184,6 +185,8 @@ def make_job(
     Raises:
         UserError: settings that contradict each other or do not fit the network or the images.
     """
+    if settings.spikes_per_step > 1 and has_gates(snn.network):
+        raise UserError(f"max pools choose among single spikes: leave {named(settings, 'spikes_per_step')} out")
     if start is not None:
         if start.most != settings.spikes_per_step:
             raise UserError(
@@ -270,9 +273,7 @@ def history_row(generation: Generation, target: float) -> dict:
 def calibrated_on(settings: SearchSettings, snn: SNN, train: data.Dataset) -> Calibration:
     """The percentiles of the network's activations on the settings' calibration images."""
     subset = next(subsets(train.labels, settings.calibration_images, "fixed", 0))
-    found = calibrate(snn.network, snn.params, train.images[subset])
-    # a neuron that sends several spikes a step reaches its activation's cap at a smaller threshold
-    return replace(found, caps=found.caps / settings.spikes_per_step)
+    return calibrate(snn.network, snn.params, train.images[subset], most=settings.spikes_per_step)
 
 
 def calibrated_start(

@@ -256,16 +256,13 @@ class SearchSettings:
         """Raise ``UserError`` where something else knows only neurons that send one spike in a step."""
         at_least(self, spikes_per_step=1)
         at_most(self, spikes_per_step=MOST_SPIKES)
-        for name in ("distillation", "objectives", "max_energy", "less_energy", "max_peak"):
-            if self.spikes_per_step > 1 and getattr(self, name):
+        usual = SearchSettings()
+        for name in ("distillation", "objectives", "max_energy", "less_energy", "max_peak", "comparison"):
+            if self.spikes_per_step > 1 and getattr(self, name) != getattr(usual, name):
                 raise UserError(
                     f"{named(self, name)} is for neurons that send one spike in a step: leave it or "
                     f"{named(self, 'spikes_per_step')} out"
                 )
-        if self.spikes_per_step > 1 and self.comparison == ">=":
-            raise UserError(
-                f"{named(self, 'comparison')} is for neurons that send one spike in a step: leave it out"
-            )
 
     def _check_objectives(self) -> None:
         """Raise ``UserError`` where a frontier, or a limit, contradicts something else."""

@@ -36,6 +36,7 @@ from jaxsnn.networks.json_format import from_json, to_json
 from jaxsnn.networks.linear_maps import max_pool
 from jaxsnn.networks.senders import all_passed, from_start, senders
 from jaxsnn.networks.spiking import SNN, Dynamics, Genes
+from jaxsnn.search.run import evolve
 from jaxsnn.simulation import kernels
 from jaxsnn.simulation.backends import describe
 from jaxsnn.simulation.cells.leaky import Leaky
@@ -185,6 +186,8 @@ def test_gradients_calibration_and_single_images_see_the_same_spikes(branched):
 def test_neurons_that_send_several_spikes_a_step_are_refused():
     with pytest.raises(UserError, match="max pools choose among single spikes: calibrate this"):
         calibrate(dyadic(CHAIN), IMAGES, 4, most=2)
+    with pytest.raises(UserError, match="max pools choose among single spikes: leave spikes per step out"):
+        evolve(dyadic(CHAIN), (IMAGES, np.arange(3)), spikes_per_step=2, images=3, calibration_images=3)
     with pytest.raises(UserError, match="spiking max pools are for neurons that send one spike in a step"):
         torch_files(Converted(dyadic(CHAIN), Genes(THETA[:, [0, 1, 3]]), Dynamics(most=2), 9))
 
@@ -223,7 +226,7 @@ def test_descriptions_are_kept_and_pools_in_the_wrong_place_refused():
         wrong = dataclasses.replace(BRANCHED, layers=(Layer(first.name, (Edge(IMAGE, ops),)), *rest))
         with pytest.raises(UserError, match=sentence):
             from_json(to_json(wrong))
-    with pytest.raises(UserError, match="leave cell out"):
+    with pytest.raises(UserError, match=r"leave cell \(or most\) out"):
         observe_images(
             dyadic(BRANCHED), Genes(THETA), IMAGES, np.arange(3), timesteps=2, dynamics=FREE, cell=Leaky()
         )

@@ -31,7 +31,9 @@ GPU_ROWS = 500
 def per_layer(network: Network, cell: Cell | Sequence[Cell]) -> Cells:
     """A cell for each spiking layer; raises ``UserError`` for max pools, or where there are more or fewer."""
     if has_gates(network):
-        raise UserError("max pools choose among the spikes of the package's own neurons: leave cell out")
+        raise UserError(
+            "max pools choose among single spikes of the package's own neurons: leave cell (or most) out"
+        )
     cells = (cell,) * len(network.spiking) if isinstance(cell, Cell) else tuple(cell)
     if len(cells) != len(network.spiking):
         raise UserError(f"there are {len(cells)} cells, expected one or {len(network.spiking)}: one per layer")
